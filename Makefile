@@ -1,0 +1,44 @@
+# Every target makes its own .venv first; nothing else is needed than python3 (3.11 or newer) and make.
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help reports test lint serve lab data lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.version.split()[0]} was found; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+reports: $(READY)  ## run the notebooks and rebuild reports/ (ARGS="--out folder")
+	$(RUN) ser_lib reports $(ARGS)
+
+test: $(READY)  ## run the tests (ARGS="-k audio")
+	$(RUN) pytest $(ARGS)
+
+lint: $(READY)  ## ruff: lint and format check
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+serve: $(READY)  ## the prediction server, http://localhost:8000
+	.venv/bin/python serve.py $(ARGS)
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(RUN) jupyterlab --notebook-dir=notebooks $(ARGS)
+
+data: $(READY)  ## download RAVDESS speech (208 MB) into data/ravdess
+	$(RUN) ser_lib data $(ARGS)
+
+lock:  ## resolve requirements.lock anew (needs uv)
+	{ echo '# Exact versions with hashes, one set for Python 3.11 to 3.13. Made by `make lock`; environment.yml installs the same file.'; \
+	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev pyproject.toml; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:  ## remove the environment and the feature cache
+	rm -rf .venv data/cache

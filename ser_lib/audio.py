@@ -1,0 +1,214 @@
+"""Whatever a user has to hand, decoded to one form.
+
+Audio is mono float32 in [-1, 1] (full scale; a loud float file may exceed it), shape (n_samples,),
+at `config.sample_rate` hertz, with the silence at both ends trimmed. Nothing else is cut.
+
+soundfile (libsndfile) reads WAV, FLAC, OGG/Opus and MP3; PyAV (FFmpeg) reads the rest, among them
+M4A/AAC and the WebM that browsers record. Training and serving call the same `load`.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ser_lib.errors import AudioError
+
+Source = str | Path | bytes | BinaryIO
+
+MIN_S = 0.3  # seconds of sound; less holds no syllable
+MAX_S = 600.0  # seconds; longer recordings are for windowed prediction
+MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz
+SILENCE = 1e-4  # peak amplitude, -80 dB full scale
+MAX_PEAK = 8.0  # float files: a higher peak means that the samples are not scaled to [-1, 1]
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """How a waveform is prepared."""
+
+    sample_rate: int = 16_000  # hertz
+    trim_db: float | None = 40.0  # decibels below the loudest frame; None keeps the ends
+
+
+@dataclass(frozen=True)
+class Audio:
+    """One clip, ready for `features.extract`.
+
+    Attributes
+    ----------
+    samples : ndarray of float32, shape (n_samples,)
+    sample_rate : int
+        Hertz, of `samples`.
+    name : str
+        The file's name, for messages.
+    duration_s : float
+        Seconds, of the file as it came.
+    source_rate, channels : int
+        The file's own sample rate (hertz) and channel count.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    name: str
+    duration_s: float
+    source_rate: int
+    channels: int
+
+    def _repr_html_(self) -> str:
+        from IPython.display import Audio as Player
+
+        return (
+            f"<p>{self.name}: {self.duration_s:.2f} s, {self.source_rate} Hz, "
+            f"{self.channels} channel(s)</p>" + Player(self.samples, rate=self.sample_rate)._repr_html_()
+        )
+
+
+def load(source: Source, config: AudioConfig = AudioConfig(), *, name: str | None = None) -> Audio:
+    """Decode, mix down, resample and trim one clip.
+
+    Parameters
+    ----------
+    source : path, bytes or binary file object
+    name : str, optional
+        What messages call the clip; the path or "audio" if not given.
+
+    Raises
+    ------
+    AudioError
+        Not audio, damaged, silent, shorter than `MIN_S`, longer than `MAX_S`, samples that are
+        not numbers or not scaled to [-1, 1], or a sample rate outside `MIN_RATE` to `MAX_RATE`.
+
+    Examples
+    --------
+    >>> import io, numpy as np, soundfile
+    >>> wav = io.BytesIO()
+    >>> soundfile.write(wav, np.sin(np.arange(48_000) / 20), 48_000, format="WAV")
+    >>> clip = load(wav.getvalue(), name="hum.wav")
+    >>> clip.samples.shape, clip.samples.dtype.name, clip.source_rate
+    ((16000,), 'float32', 48000)
+    """
+    name = name or (str(source) if isinstance(source, str | Path) else getattr(source, "name", "audio"))
+    raw, rate = decode(source, name=name)
+    duration = len(raw) / rate
+    if duration < MIN_S:
+        raise AudioError(f"{name}: {duration:.2f} s of audio; at least {MIN_S} s is needed")
+    mono = mix_down(raw)
+    peak = float(np.max(np.abs(mono)))
+    if not np.isfinite(peak):
+        raise AudioError(f"{name}: some samples are not numbers (NaN or infinite); export the clip again")
+    if peak < SILENCE:
+        raise AudioError(f"{name}: silent (peak below -80 dB); check the microphone or the export")
+    if peak > MAX_PEAK:
+        raise AudioError(f"{name}: samples reach {peak:.3g}, full scale is 1; divide by the integer range")
+    samples = trim(resample(mono, rate, config.sample_rate), config)
+    if len(samples) < MIN_S * config.sample_rate:
+        found = len(samples) / config.sample_rate
+        raise AudioError(f"{name}: {found:.2f} s of sound between silences; at least {MIN_S} s is needed")
+    return Audio(samples, config.sample_rate, Path(name).name, duration, rate, raw.shape[1])
+
+
+def decode(source: Source, *, name: str = "audio") -> tuple[np.ndarray, int]:
+    """Return the samples as they are in the file, float32 of shape (n_samples, n_channels), and the rate.
+
+    Raises
+    ------
+    AudioError
+        Not found, not audio, empty, longer than `MAX_S`, or an absurd sample rate.
+    """
+    import soundfile
+
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            raise AudioError(f"{name}: no such file")
+        if not Path(source).stat().st_size:
+            raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
+    else:
+        source = io.BytesIO(source if isinstance(source, bytes) else source.read())
+        if not source.getbuffer().nbytes:
+            raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
+    try:
+        with soundfile.SoundFile(source) as file:
+            rate = file.samplerate
+            _check_rate(rate, name)
+            samples = file.read(int(MAX_S * rate) + 1, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, ValueError):
+        samples, rate = _decode_with_ffmpeg(source, name)
+    if len(samples) > MAX_S * rate:
+        raise AudioError(f"{name}: longer than {MAX_S:.0f} s; cut it into shorter clips")
+    if not len(samples):
+        raise AudioError(f"{name}: no audio samples in the file; record or export it again")
+    return samples, rate
+
+
+def _decode_with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
+    """Read what libsndfile does not know, through PyAV; stops reading past `MAX_S`."""
+    import av
+
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    parts: list[np.ndarray] = []
+    try:
+        with av.open(source if isinstance(source, io.BytesIO) else str(source)) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: no audio track in the file; export it as WAV, FLAC, MP3 or M4A")
+            rate = container.streams.audio[0].sample_rate
+            _check_rate(rate, name)
+            to_float = av.AudioResampler(format="fltp", rate=rate)
+            n_samples = 0
+            for frame in container.decode(audio=0):
+                parts += [part.to_ndarray() for part in to_float.resample(frame)]
+                n_samples += frame.samples
+                if n_samples > MAX_S * rate:
+                    break
+    except (av.FFmpegError, ValueError, OverflowError) as error:
+        raise AudioError(
+            f"{name}: not audio, or damaged; WAV, FLAC, OGG, MP3, M4A and WebM are read"
+        ) from error
+    return (np.concatenate(parts, axis=1).T if parts else np.empty((0, 1), np.float32)), rate
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(
+            f"{name}: sample rate {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is read, export it at 16000 or more"
+        )
+
+
+def mix_down(samples: np.ndarray) -> np.ndarray:
+    """Mean over channels: (n_samples, n_channels) to (n_samples,), float32."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+
+
+def content_hash(samples: np.ndarray, rate: int) -> str:
+    """SHA-256 of the decoded, mixed-down samples and their rate: the same for a WAV and its FLAC copy."""
+    mono = np.ascontiguousarray(mix_down(samples), dtype="<f4")
+    return sha256(rate.to_bytes(4, "little") + mono.tobytes()).hexdigest()
+
+
+def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """Change the sample rate with soxr, high quality; (n_samples,) float32 to float32."""
+    if rate == target:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, rate, target, quality="HQ")
+
+
+def trim(samples: np.ndarray, config: AudioConfig = AudioConfig(), *, frame: int = 512) -> np.ndarray:
+    """Drop the leading and trailing frames that are `config.trim_db` below the loudest frame.
+
+    Frames of `frame` samples do not overlap; the result is a view of `samples`.
+    """
+    if config.trim_db is None or len(samples) < 2 * frame:
+        return samples
+    n_frames = len(samples) // frame
+    power = np.square(samples[: n_frames * frame]).reshape(n_frames, frame).mean(axis=1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (-config.trim_db / 10))
+    end = len(samples) if loud[-1] == n_frames - 1 else (loud[-1] + 1) * frame
+    return samples[loud[0] * frame : end]

@@ -1,0 +1,229 @@
+"""One waveform to one row of named columns.
+
+Three sets: `classic` (the field's tutorial set, 180 columns, equal to librosa's own functions),
+`compact` (105 columns) and `full` (the default: one STFT shared by all descriptors, several
+functionals each). Values are float32 and finite for every clip that `audio.load` accepts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+
+import numpy as np
+
+from ser_lib import lld
+from ser_lib.audio import Audio, AudioConfig
+from ser_lib.errors import SerError
+
+SETS = ("classic", "compact", "full")
+COMPACT_S = 3.5  # seconds of sound that the compact set hears
+FUNCTIONALS = ("mean", "std", "p05", "p50", "p95", "skew", "slope", "dmean", "dstd")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Everything that decides the value of a feature; its hash names a table."""
+
+    name: str = "full"  # one of SETS
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    n_fft: int = 512  # samples (32 ms), full only; classic and compact use librosa's 2048
+    hop: int = 160  # samples (10 ms), full only; classic and compact use librosa's 512
+    n_mfcc: int = 20  # full only
+    n_mels: int = 40  # full only
+
+    def __post_init__(self):
+        if self.name not in SETS:
+            raise SerError(f"feature set {self.name!r} is unknown; choose one of {', '.join(SETS)}")
+
+    @property
+    def hash(self) -> str:
+        """The first 16 hexadecimal digits of the configuration's SHA-256."""
+        return sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def extract(clip: Audio, config: FeatureConfig = FeatureConfig()) -> dict[str, float]:
+    """All features of one clip, in the order of `feature_names`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.sin(2 * np.pi * 220 * np.arange(16_000) / 16_000).astype(np.float32)
+    >>> row = extract(Audio(y, 16_000, "a3", 1.0, 16_000, 1))
+    >>> round(row["f0_semitone_p50"])  # 220 Hz is 36 semitones above 27.5 Hz
+    36
+    """
+    rate = config.audio.sample_rate
+    if clip.sample_rate != rate:
+        raise SerError(f"{clip.name}: sample rate {clip.sample_rate} Hz, the features expect {rate} Hz")
+    compute = {"classic": _classic, "compact": _compact, "full": _full}[config.name]
+    return compute(clip.samples, rate, config)
+
+
+@cache
+def feature_names(config: FeatureConfig = FeatureConfig()) -> tuple[str, ...]:
+    """The column names of a configuration, in order."""
+    rate = config.audio.sample_rate
+    noise = np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+    return tuple(extract(Audio(noise, rate, "noise", 1.0, rate, 1), config))
+
+
+def family(column: str) -> str:
+    """The feature family of a column: mfcc, mel, chroma, spectral, pitch, voice, energy or timing."""
+    stem = column.split("_")[0]
+    families = {
+        "mfcc": "mfcc", "dmfcc": "mfcc", "mel": "mel", "chroma": "chroma",
+        "f0": "pitch", "voicing": "voice", "hnr": "voice", "jitter": "voice", "shimmer": "voice",
+        "h1h2": "voice", "h1a3": "voice", "level": "energy", "zcr": "energy", "time": "timing",
+    }  # fmt: skip
+    return families.get(stem, "spectral")
+
+
+def _numbered(stem: str, values: np.ndarray, suffix: str = "") -> dict[str, float]:
+    return {f"{stem}_{i:02d}{suffix}": float(v) for i, v in enumerate(values, start=1)}
+
+
+def _classic(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
+    """Means over time of 40 MFCC, 12 chroma and 128 mel bands; librosa's defaults, one STFT."""
+    spectrum = lld.magnitudes(y, n_fft=2048, hop=512, center=True)
+    mel = np.square(spectrum) @ lld.mel_filters(rate, 2048, 128)
+    mfcc = lld.cepstrum(lld.power_db(mel), 40)
+    chroma = lld.chroma(spectrum, lld.chroma_filters(rate, 2048))
+    return (
+        _numbered("mfcc", mfcc.mean(axis=0), "_mean")
+        | _numbered("chroma", chroma.mean(axis=0), "_mean")
+        | _numbered("mel", mel.mean(axis=0), "_mean")
+    )
+
+
+def _compact(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
+    """105 columns of the first 3.5 s of sound."""
+    y = y[: int(COMPACT_S * rate)]
+    spectrum = lld.magnitudes(y, n_fft=2048, hop=512, center=True)
+    power = np.square(spectrum)
+    mfcc = lld.cepstrum(lld.power_db(power @ lld.mel_filters(rate, 2048, 128)), 13)
+    mel_db = lld.power_db(power @ lld.mel_filters(rate, 2048, 48))
+    shape = lld.spectral_shape(spectrum, rate=rate)
+    row = (
+        _numbered("mfcc", mfcc.mean(axis=0), "_mean")
+        | _numbered("mfcc", mfcc.std(axis=0), "_std")
+        | _numbered("dmfcc", np.gradient(mfcc, axis=0).mean(axis=0), "_mean")
+        | _numbered("mel", mel_db.mean(axis=0), "_mean")
+    )
+    for name, values in (
+        ("centroid", shape["centroid"]),
+        ("rolloff85", shape["rolloff85"]),
+        ("zcr", lld.zero_crossings(np.pad(y, 1024), n=2048, hop=512)),
+    ):
+        row |= {f"{name}_mean": float(values.mean()), f"{name}_std": float(values.std())}
+    chroma = lld.chroma(spectrum, lld.chroma_filters(rate, 2048))
+    return row | _numbered("chroma", chroma.mean(axis=0), "_mean")
+
+
+def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
+    n_fft, hop = config.n_fft, config.hop
+    spectrum = lld.magnitudes(y, n_fft=n_fft, hop=hop)
+    power = np.square(spectrum)
+    level = lld.power_db(power.mean(axis=1))
+    mel_db = lld.power_db(power @ lld.mel_filters(rate, n_fft, config.n_mels))
+    f0, strength = lld.pitch(np.pad(y, (n_fft, n_fft)), rate=rate, hop=hop)
+    f0, strength = _fit(f0, len(spectrum)), _fit(strength, len(spectrum))
+    active = level > level.max() - lld.ACTIVE_DB
+    voiced = (strength > lld.VOICED) & active
+
+    columns: dict[str, np.ndarray] = {"level": level, "zcr": lld.zero_crossings(y, n=n_fft, hop=hop)}
+    columns |= lld.spectral_shape(spectrum, rate=rate)
+    for stem, block in (
+        ("mfcc", lld.cepstrum(mel_db, config.n_mfcc)),
+        ("mel", mel_db),
+        ("chroma", lld.chroma(spectrum, lld.chroma_filters(rate, n_fft))),
+        ("contrast", lld.contrast(spectrum, rate=rate)),
+    ):
+        columns |= {f"{stem}_{i:02d}": values for i, values in enumerate(block.T, start=1)}
+    row = functionals(columns)
+
+    semitone = 12 * np.log2(f0 / lld.F0_REFERENCE)
+    clear = np.clip(strength, 0.01, 0.99)
+    of_voice: dict[str, np.ndarray] = {
+        "f0_semitone": semitone,
+        "voicing": strength,
+        "hnr": 10 * np.log10(clear / (1 - clear)),
+        "jitter": np.abs(np.gradient(semitone)),
+        "shimmer": np.abs(np.gradient(level)),
+    }
+    of_voice |= lld.harmonic_levels(spectrum, f0, rate=rate, n_fft=n_fft)
+    row |= functionals({name: values[voiced] for name, values in of_voice.items()})
+    cepstra = np.stack([columns[f"mfcc_{i:02d}"] for i in range(1, config.n_mfcc + 1)], axis=1)
+    heard = cepstra[voiced] if voiced.any() else cepstra
+    row |= _numbered("mfcc", heard.mean(axis=0), "_vmean") | _numbered("mfcc", heard.std(axis=0), "_vstd")
+    return row | _timing(voiced, active, level, seconds=len(y) / rate, step=hop / rate)
+
+
+def _fit(values: np.ndarray, n: int) -> np.ndarray:
+    """The middle `n` frames of a descriptor whose frames are longer than the spectrum's."""
+    start = max(0, (len(values) - n) // 2)
+    values = values[start : start + n]
+    return np.pad(values, (0, n - len(values)), mode="edge")
+
+
+def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
+    """Nine statistics over time of each descriptor; zeros where there are fewer than three frames.
+
+    Parameters
+    ----------
+    columns : dict of ndarray, all of shape (n_frames,)
+
+    Returns
+    -------
+    dict of float
+        `name_mean`, `_std`, `_p05`, `_p50`, `_p95`, `_skew`, `_slope` (change from start to end by
+        least squares), `_dmean` (mean absolute change a frame) and `_dstd` (its deviation).
+    """
+    x = np.stack(list(columns.values()), axis=1).astype(np.float32)
+    n = len(x)
+    if n < 3:
+        return {f"{name}_{how}": 0.0 for name in columns for how in FUNCTIONALS}
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    z = (x - mean) / np.maximum(std, np.float32(1e-6))
+    p05, p50, p95 = np.percentile(x, (5, 50, 95), axis=0)
+    time = np.linspace(-1, 1, n, dtype=np.float32)
+    slope = 2 * (time @ x) / np.square(time).sum()
+    change = np.diff(x, axis=0)
+    table = np.stack(
+        [mean, std, p05, p50, p95, (z**3).mean(axis=0), slope, np.abs(change).mean(axis=0), change.std(axis=0)]
+    )
+    return {
+        f"{name}_{how}": float(value)
+        for name, values in zip(columns, table.T, strict=True)
+        for how, value in zip(FUNCTIONALS, values, strict=True)
+    }
+
+
+def _runs(mask: np.ndarray) -> np.ndarray:
+    """Lengths of the runs of True in `mask`."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return edges[1::2] - edges[::2]
+
+
+def _timing(voiced, active, level, *, seconds: float, step: float) -> dict[str, float]:
+    """Duration, pauses, voiced segments and the rhythm of the level; seconds and events a second."""
+    row = {"time_duration": seconds, "time_voiced_share": voiced.mean(), "time_pause_share": 1 - active.mean()}
+    for name, mask in (("voiced", voiced), ("unvoiced", ~voiced), ("pause", ~active)):
+        runs = _runs(mask) * step
+        row[f"time_{name}_rate"] = len(runs) / seconds
+        row[f"time_{name}_mean"] = runs.mean() if len(runs) else 0.0
+        row[f"time_{name}_std"] = runs.std() if len(runs) else 0.0
+        row[f"time_{name}_max"] = runs.max() if len(runs) else 0.0
+    smooth = np.convolve(level, np.ones(5, np.float32) / 5, mode="same")
+    inner = smooth[1:-1]
+    peaks = (inner > smooth[:-2]) & (inner >= smooth[2:]) & (inner > level.max() - 20)
+    row["time_peak_rate"] = peaks.sum() / seconds
+    envelope = np.square(np.abs(np.fft.rfft(level - level.mean(), 512)))
+    hertz = np.fft.rfftfreq(512, step)
+    total = envelope[(hertz > 0.5) & (hertz < 20)].sum() + 1e-6
+    for low, high in ((0.5, 2), (2, 4), (4, 8), (8, 20)):
+        row[f"time_rhythm{high}hz"] = envelope[(hertz > low) & (hertz <= high)].sum() / total
+    return {name: float(value) for name, value in row.items()}

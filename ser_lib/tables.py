@@ -1,0 +1,181 @@
+"""The feature table: clip columns, then feature columns, cached so that nothing stale is ever used.
+
+A cached row is found by what made it: the decoded samples (`audio_sha256`), the configuration, the
+source of the modules that compute, and the versions of the libraries they call. Change any of them
+and the row is computed again. Rows are written in parts, so an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from functools import cache, partial
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ser_lib import ROOT, __version__, audio, corpus
+from ser_lib.errors import AudioError, CorpusError
+from ser_lib.features import FeatureConfig, extract, feature_names
+from ser_lib.progress import parallel
+
+CACHE = ROOT / "data" / "cache"
+SHIPPED = ROOT / "data" / "ravdess_full.parquet"
+LIBRARIES = ("numpy", "scipy", "librosa", "soxr", "soundfile", "av")
+PART = 500  # clips computed and written at a time
+
+
+@cache
+def _code_hash() -> str:
+    sources = (Path(__file__).with_name(f"{name}.py") for name in ("audio", "lld", "features"))
+    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+
+
+def provenance(config: FeatureConfig) -> dict:
+    """What a feature table is made by: configuration, its hash, code hash and library versions."""
+    return {
+        "config": dataclasses.asdict(config),
+        "config_hash": config.hash,
+        "code_hash": _code_hash(),
+        "ser_lib": __version__,
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def build(
+    clips: pd.DataFrame, config: FeatureConfig = FeatureConfig(), *, cache_dir: Path = CACHE, n_jobs: int = -1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The feature table of `clips`, computing only the rows that the cache does not hold.
+
+    Returns
+    -------
+    table : DataFrame
+        The clip columns but `path`, then the feature columns (float32).
+    problems : DataFrame
+        `path, problem` of clips without features (silent, too short); they are not in `table`.
+    """
+    names = list(feature_names(config))
+    key = sha256(json.dumps(provenance(config), sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(cache_dir) / f"{config.name}-{key}"
+    rows = _cached(folder, names)
+    todo = clips[~clips["audio_sha256"].isin(rows.index)].drop_duplicates("audio_sha256")
+    problems: list[dict] = []
+    for start in range(0, len(todo), PART):
+        part = todo.iloc[start : start + PART]
+        what = f"{config.name} features {start + len(part)}/{len(todo)}"
+        results = parallel(partial(_row, config=config), part["path"], n_jobs=n_jobs, what=what)
+        problems += [
+            {"path": path, "problem": result}
+            for path, result in zip(part["path"], results, strict=True)
+            if isinstance(result, str)
+        ]
+        good = [not isinstance(result, str) for result in results]
+        if any(good):
+            values = np.stack([result for result in results if not isinstance(result, str)])
+            new = pd.DataFrame(values, index=part["audio_sha256"][good], columns=names)
+            _write_part(folder, new)
+            rows = pd.concat([rows, new])
+    table = clips[clips["audio_sha256"].isin(rows.index)].reset_index(drop=True)
+    values = rows.loc[table["audio_sha256"], names].reset_index(drop=True)
+    table = pd.concat([table.drop(columns="path"), values], axis=1)
+    return table, pd.DataFrame(problems, columns=["path", "problem"])
+
+
+def _row(path: str, config: FeatureConfig) -> np.ndarray | str:
+    """The feature values of one file, or what is wrong with it."""
+    try:
+        return np.fromiter(extract(audio.load(path, config.audio), config).values(), np.float32)
+    except AudioError as error:
+        return str(error)
+
+
+def _cached(folder: Path, names: list[str]) -> pd.DataFrame:
+    parts = [pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+    if not parts:
+        return pd.DataFrame(columns=names, dtype=np.float32)
+    return pd.concat(parts).groupby(level=0).first()
+
+
+def _write_part(folder: Path, rows: pd.DataFrame) -> None:
+    """Write one part so that it is there whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = sha256("".join(rows.index).encode()).hexdigest()[:16]
+    unfinished = folder / f"{name}.{os.getpid()}.part"
+    rows.to_parquet(unfinished)
+    unfinished.replace(folder / f"{name}.parquet")
+
+
+def save(table: pd.DataFrame, path: Path, config: FeatureConfig) -> None:
+    """Write a feature table as Parquet; its metadata hold `provenance(config)`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata({"ser_lib": json.dumps(provenance(config))})
+    names = list(feature_names(config))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        arrow,
+        path,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=[name for name in table if name not in names],
+        column_encoding={name: "BYTE_STREAM_SPLIT" for name in names},
+    )
+
+
+def load(path: Path, config: FeatureConfig = FeatureConfig()) -> pd.DataFrame:
+    """Read a feature table written by `save`.
+
+    Raises
+    ------
+    CorpusError
+        No such file, not a feature table, or made with another configuration.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        arrow = pq.read_table(path)
+        made = json.loads((arrow.schema.metadata or {})[b"ser_lib"])
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise CorpusError(f"{path}: not a feature table of ser_lib; make it with `python -m ser_lib features`") from error
+    if made["config_hash"] != config.hash:
+        raise CorpusError(
+            f"{path}: made with configuration {made['config_hash']}, {config.hash} was asked for; "
+            "make it again with `python -m ser_lib features`"
+        )
+    return arrow.to_pandas()
+
+
+def get(source: str | Path = "", feature_set: str = "full") -> tuple[pd.DataFrame, str]:
+    """The feature table that a notebook works on, and where it came from in one sentence.
+
+    Parameters
+    ----------
+    source : path
+        A folder or manifest; where it is empty, RAVDESS as `corpus.find_audio` finds it, and
+        without audio the shipped table.
+
+    Raises
+    ------
+    CorpusError
+        No audio, and the set is not the shipped one.
+    """
+    config = FeatureConfig(feature_set)
+    found = corpus.find_audio(source or None)
+    if found is None:
+        if feature_set != "full":
+            raise CorpusError(
+                f"feature_set={feature_set}: only 'full' is shipped as a table; for the others run "
+                "`make data` or set SER_RAVDESS_DIR"
+            )
+        return load(SHIPPED, config), f"the shipped table ({SHIPPED.name}); no audio was found"
+    held = corpus.read(found)
+    table, problems = build(held.clips, config)
+    left_out = len(held.problems) + len(problems)
+    return table, f"audio ({held.summary()}; {left_out} clip(s) without features)"

@@ -21,7 +21,7 @@ from ser_lib.errors import SerError
 
 SETS = ("classic", "compact", "full")
 COMPACT_S = 3.5  # seconds of sound that the compact set hears
-FUNCTIONALS = ("mean", "std", "p05", "p50", "p95", "skew", "slope", "dmean", "dstd")
+FUNCTIONALS = ("mean", "std", "p05", "p50", "p95", "skew", "slope", "bend", "dmean", "dstd")
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class FeatureConfig:
 
     name: str = "full"  # one of SETS
     audio: AudioConfig = field(default_factory=AudioConfig)
-    n_fft: int = 512  # samples (32 ms), full only; classic and compact use librosa's 2048
+    n_fft: int = 400  # samples (25 ms), full only; classic and compact use librosa's 2048
     hop: int = 160  # samples (10 ms), full only; classic and compact use librosa's 512
-    n_mfcc: int = 20  # full only
+    n_mfcc: int = 13  # full only
     n_mels: int = 40  # full only
 
     def __post_init__(self):
@@ -60,7 +60,14 @@ def extract(clip: Audio, config: FeatureConfig = FeatureConfig()) -> dict[str, f
     if clip.sample_rate != rate:
         raise SerError(f"{clip.name}: sample rate {clip.sample_rate} Hz, the features expect {rate} Hz")
     compute = {"classic": _classic, "compact": _compact, "full": _full}[config.name]
-    return compute(clip.samples, rate, config)
+    row = compute(clip.samples, rate, config)
+    return dict(zip(row, _rounded(np.fromiter(row.values(), np.float32)).tolist(), strict=True))
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Round float32 to 16 significant bits: what is below differs between processors, and costs storage."""
+    bits = values.view(np.uint32)
+    return ((bits + np.uint32(0x80)) & np.uint32(0xFFFFFF00)).view(np.float32)
 
 
 @cache
@@ -139,11 +146,12 @@ def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
     for stem, block in (
         ("mfcc", lld.cepstrum(mel_db, config.n_mfcc)),
         ("mel", mel_db),
-        ("chroma", lld.chroma(spectrum, lld.chroma_filters(rate, n_fft))),
         ("contrast", lld.contrast(spectrum, rate=rate)),
     ):
         columns |= {f"{stem}_{i:02d}": values for i, values in enumerate(block.T, start=1)}
     row = functionals(columns)
+    chroma = lld.chroma(spectrum, lld.chroma_filters(rate, n_fft))
+    row |= _numbered("chroma", chroma.mean(axis=0), "_mean") | _numbered("chroma", chroma.std(axis=0), "_std")
 
     semitone = 12 * np.log2(f0 / lld.F0_REFERENCE)
     clear = np.clip(strength, 0.01, 0.99)
@@ -170,7 +178,7 @@ def _fit(values: np.ndarray, n: int) -> np.ndarray:
 
 
 def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
-    """Nine statistics over time of each descriptor; zeros where there are fewer than three frames.
+    """Ten statistics over time of each descriptor; zeros where there are fewer than three frames.
 
     Parameters
     ----------
@@ -180,7 +188,8 @@ def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
     -------
     dict of float
         `name_mean`, `_std`, `_p05`, `_p50`, `_p95`, `_skew`, `_slope` (change from start to end by
-        least squares), `_dmean` (mean absolute change a frame) and `_dstd` (its deviation).
+        least squares), `_bend` (the ends over the middle, least-squares parabola), `_dmean` (mean
+        absolute change a frame) and `_dstd` (the changes' deviation).
     """
     x = np.stack(list(columns.values()), axis=1).astype(np.float32)
     n = len(x)
@@ -191,9 +200,11 @@ def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
     p05, p50, p95 = np.percentile(x, (5, 50, 95), axis=0)
     time = np.linspace(-1, 1, n, dtype=np.float32)
     slope = 2 * (time @ x) / np.square(time).sum()
+    arch = np.square(time) - np.square(time).mean()
+    bend = (arch @ x) / np.square(arch).sum()
     change = np.diff(x, axis=0)
     table = np.stack(
-        [mean, std, p05, p50, p95, (z**3).mean(axis=0), slope, np.abs(change).mean(axis=0), change.std(axis=0)]
+        [mean, std, p05, p50, p95, (z**3).mean(axis=0), slope, bend, np.abs(change).mean(axis=0), change.std(axis=0)]
     )
     return {
         f"{name}_{how}": float(value)

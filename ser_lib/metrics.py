@@ -191,3 +191,13 @@ def fit_temperature(p: np.ndarray, true: np.ndarray) -> float:
         return -np.log(np.maximum(sharpen(p, np.exp(log_t))[np.arange(len(p)), true], TINY)).mean()
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def variance_share(values: pd.DataFrame, groups: pd.Series) -> pd.Series:
+    """The share of each column's variance that lies between groups (eta squared), 0 to 1.
+
+    Ranks are used, so that outliers do not decide (the statistic of the Kruskal-Wallis test).
+    """
+    ranks = values.rank()
+    between = ranks.groupby(groups.to_numpy()).transform("mean")
+    return between.var() / ranks.var().replace(0, np.nan)

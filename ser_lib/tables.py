@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -152,8 +153,18 @@ def load(path: Path, config: FeatureConfig = FeatureConfig()) -> pd.DataFrame:
     return arrow.to_pandas()
 
 
-def get(source: str | Path = "", feature_set: str = "full") -> tuple[pd.DataFrame, str]:
-    """The feature table that a notebook works on, and where it came from in one sentence.
+@dataclass(frozen=True)
+class Data:
+    """What a notebook works on."""
+
+    table: pd.DataFrame  # clip columns, then features
+    corpus: corpus.Corpus  # the clips and what was left out
+    source: str  # where it came from, in one sentence
+    audio: bool  # whether the recordings are there
+
+
+def get(source: str | Path = "", feature_set: str = "full") -> Data:
+    """The feature table of a corpus, from its audio or, without audio, as it is shipped.
 
     Parameters
     ----------
@@ -174,8 +185,11 @@ def get(source: str | Path = "", feature_set: str = "full") -> tuple[pd.DataFram
                 f"feature_set={feature_set}: only 'full' is shipped as a table; for the others run "
                 "`make data` or set SER_RAVDESS_DIR"
             )
-        return load(SHIPPED, config), f"the shipped table ({SHIPPED.name}); no audio was found"
+        table = load(SHIPPED, config)
+        clips = table[[name for name in corpus.CLIP_COLUMNS if name in table]]
+        held = corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"]))
+        return Data(table, held, f"The shipped table, {SHIPPED.name}: {held.summary()}.", audio=False)
     held = corpus.read(found)
     table, problems = build(held.clips, config)
-    left_out = len(held.problems) + len(problems)
-    return table, f"audio ({held.summary()}; {left_out} clip(s) without features)"
+    held = corpus.Corpus(held.clips, pd.concat([held.problems, problems], ignore_index=True))
+    return Data(table, held, f"Audio: {held.summary()}.", audio=True)

@@ -1,0 +1,156 @@
+"""The chosen model and its passport: save, verify, load, predict.
+
+`models/<name>.pkl` holds the fitted pipeline; `models/<name>.json`, its passport, says what it is:
+SHA-256 of the pickle, library versions, class order, feature configuration, training data, metrics.
+A pickle runs code when it is loaded, so `load` reads it only if its hash is the passport's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_lib import ROOT, __version__, audio, metrics
+from ser_lib.audio import Audio, AudioConfig
+from ser_lib.errors import BundleError
+from ser_lib.features import FeatureConfig, extract, feature_names
+
+DEFAULT = ROOT / "models" / "ser.json"
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "xgboost-cpu", "soxr", "librosa")
+RETRAIN = "retrain it from the shipped table with `python -m ser_lib reports --notebook 03 --notebook 04`"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified model, ready to predict.
+
+    Attributes
+    ----------
+    model : estimator
+        With `predict_proba` over `passport["feature_names"]`.
+    passport : dict
+        As in the JSON file.
+    config : FeatureConfig
+        What the model's features are.
+    """
+
+    model: Any
+    passport: dict
+    config: FeatureConfig
+
+    def predict(self, source: audio.Source, *, name: str | None = None) -> dict:
+        """Hear one clip.
+
+        Returns
+        -------
+        dict
+            `emotion`, `confidence` (calibrated, 0 to 1), `probabilities` by emotion (summing to 1),
+            `duration_s` of the file, `model` with its name and version.
+
+        Raises
+        ------
+        AudioError
+            As `audio.load`.
+        """
+        clip = audio.load(source, self.config.audio, name=name)
+        p = self.probabilities(clip)
+        best = max(p, key=p.__getitem__)
+        return {
+            "emotion": best,
+            "confidence": p[best],
+            "probabilities": p,
+            "duration_s": round(clip.duration_s, 3),
+            "model": {key: self.passport[key] for key in ("name", "version", "created")},
+        }
+
+    def probabilities(self, clip: Audio) -> dict[str, float]:
+        """Calibrated probability of each emotion for a decoded clip."""
+        row = extract(clip, self.config)
+        x = np.array([[row[name] for name in self.passport["feature_names"]]], np.float32)
+        p = metrics.sharpen(self.model.predict_proba(x), self.passport["temperature"])[0]
+        return {str(label): round(float(value), 4) for label, value in zip(self.model.classes_, p, strict=True)}
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of the libraries that a pickle depends on."""
+    found = {"ser_lib": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def save(model: Any, path: Path, *, config: FeatureConfig, temperature: float, **about: Any) -> dict:
+    """Write `path` (the passport, .json) and the pickle beside it; return the passport.
+
+    Parameters
+    ----------
+    model : fitted estimator
+    temperature : float
+        From `metrics.fit_temperature` on out-of-fold predictions.
+    **about
+        What else the passport says: name, created, training data, metrics, licence.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = pickle.dumps(model, protocol=5)
+    passport = {
+        "name": path.stem,
+        "version": __version__,
+        **about,
+        "classes": [str(label) for label in model.classes_],
+        "temperature": temperature,
+        "sha256": sha256(content).hexdigest(),
+        "libraries": versions(),
+        "feature_config": dataclasses.asdict(config),
+        "feature_hash": config.hash,
+        "feature_names": list(feature_names(config)),
+    }
+    path.with_suffix(".pkl").write_bytes(content)
+    path.write_text(json.dumps(passport, indent=1) + "\n")
+    return passport
+
+
+def load(path: str | Path = DEFAULT) -> Bundle:
+    """Read a model by its passport, after checking the pickle's hash and the library versions.
+
+    Raises
+    ------
+    BundleError
+        Missing or unreadable files, a pickle whose hash is not the passport's, other library
+        versions, or features that this `ser_lib` computes differently.
+    """
+    path = Path(path)
+    try:
+        passport = json.loads(path.read_text())
+        content = path.with_suffix(".pkl").read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{error.filename}: no such file; {RETRAIN}") from error
+    except ValueError as error:
+        raise BundleError(f"{path}: not a passport ({error}); {RETRAIN}") from error
+    found = sha256(content).hexdigest()
+    if found != passport.get("sha256"):
+        raise BundleError(
+            f"{path.with_suffix('.pkl')}: SHA-256 {found[:12]}… is not the passport's; "
+            f"the file was altered and is not loaded; {RETRAIN}"
+        )
+    here = versions()
+    other = {name: made for name, made in passport["libraries"].items() if here.get(name) != made}
+    if other:
+        listed = ", ".join(f"{name} {made} (here {here.get(name)})" for name, made in other.items())
+        raise BundleError(f"{path}: made with {listed}; install requirements.lock or {RETRAIN}")
+    settings = dict(passport["feature_config"])
+    config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
+    if config.hash != passport["feature_hash"] or list(feature_names(config)) != passport["feature_names"]:
+        raise BundleError(f"{path}: its features are not those of this ser_lib; {RETRAIN}")
+    return Bundle(pickle.loads(content), passport, config)

@@ -1,0 +1,71 @@
+"""The model's card, written from its passport alone, so that no figure in it is typed by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+PROTOCOLS = {
+    "actors5": "five folds by speaker (`actors5`): no test speaker was heard in training",
+    "loso": "leave one speaker out: no test speaker was heard in training",
+    "random": "a random split: speakers are on both sides, so this is no estimate for a new speaker",
+}
+
+
+def percent(value: float) -> str:
+    """A fraction as `58.1 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def model_card(passport: dict, per_class: pd.DataFrame) -> str:
+    """Markdown in the usual headings (Mitchell et al. 2019).
+
+    Parameters
+    ----------
+    passport : dict
+        As `bundle.save` returned it.
+    per_class : DataFrame
+        From `metrics.per_class`, of the out-of-fold predictions of this model.
+    """
+    scores = passport["metrics"]
+    training, evaluation = passport["training"], passport["evaluation"]
+
+    def interval(metric: str) -> str:
+        low, high = percent(scores[metric]["low"]), percent(scores[metric]["high"])
+        return f"{percent(scores[metric]['value'])} ({low} to {high})"
+
+    recall = "\n".join(
+        f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |" for emotion, row in per_class.iterrows()
+    )
+    return f"""# Model card: {passport["name"]} {passport["version"]}
+
+**What it is.** `{passport["estimator"]}` on the {passport["feature_config"]["name"]} feature set
+({len(passport["feature_names"])} columns), made {passport["created"]}. It answers one of
+{", ".join(passport["classes"])}, with a probability for each.
+
+**Intended use.** Research, teaching and demonstrations on acted speech. **Not** for decisions about a
+person, and not where the law forbids it: the EU AI Act prohibits inferring emotions at work and in
+education, with few exceptions. What a voice sounds like is not what a person feels.
+
+**Training data.** {training["clips"]} clips of {training["speakers"]} speakers of RAVDESS (Livingstone & Russo
+2018): acted, North American English, two sentences, studio recordings. Data hash `{training["data_hash"]}`.
+
+**Evaluation.** {PROTOCOLS[evaluation["protocol"]][0].upper()}{PROTOCOLS[evaluation["protocol"]][1:]}. Mean over seeds
+{evaluation["seeds"]}, 95 % interval from resampling speakers.
+
+| metric | value |
+|---|---|
+| UAR | {interval("uar")} |
+| accuracy | {interval("accuracy")} |
+| macro F1 | {interval("macro_f1")} |
+| weighted F1 | {interval("weighted_f1")} |
+| ECE after calibration (15 bins, cross-fitted) | {percent(passport["ece"])} |
+
+| emotion | precision | recall |
+|---|---|---|
+{recall}
+
+**Limits.** Other languages, spontaneous speech, children, far microphones, telephone lines and noise were not
+tested here and will be worse. Level matters to the features: a quiet recording may sound calm to it.
+
+**Licence.** {passport["licence"]}. The code has its own licence (MIT).
+"""

@@ -1,0 +1,99 @@
+"""The command line: `python -m ser_lib data · features · reports · predict`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from ser_lib import __version__
+from ser_lib.errors import SerError
+
+
+class Commands(click.Group):
+    """Shows a `SerError` as one message and exits with 1."""
+
+    def invoke(self, context: click.Context):
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except SerError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def key_values(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """`-p seed=1 -p emotions=four` as a dictionary."""
+    for text in given:
+        if "=" not in text:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+    return dict(text.split("=", 1) for text in given)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="ser_lib")
+def main() -> None:
+    """Speech emotion recognition, scored on speakers never heard in training."""
+
+
+@main.command()
+def data() -> None:
+    """Download RAVDESS speech (208 MB) into data/ravdess; goes on where it was interrupted."""
+    from ser_lib.download import fetch_ravdess
+
+    click.echo(f"RAVDESS is in {fetch_ravdess()}")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--set", "feature_set", default="full", help="classic, compact or full")
+@click.option("--jobs", default=-1, help="processes; -1 for all cores")
+def features(source: Path, table: Path, feature_set: str, jobs: int) -> None:
+    """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE."""
+    from ser_lib import corpus, tables
+    from ser_lib.features import FeatureConfig
+
+    config = FeatureConfig(feature_set)
+    held = corpus.read(source, n_jobs=jobs)
+    rows, problems = tables.build(held.clips, config, n_jobs=jobs)
+    tables.save(rows, table, config)
+    for problem in [*held.problems["problem"], *problems["problem"]]:
+        click.echo(f"left out: {problem}", err=True)
+    click.echo(f"{table}: {held.summary()}; {len(rows)} rows of the {feature_set} set")
+
+
+@main.command()
+@click.option("--notebook", "notebooks", multiple=True, help="a run or notebook by its beginning: 03, 03_four")
+@click.option("-p", "parameters", multiple=True, callback=key_values, help="NAME=VALUE of a notebook parameter")
+@click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
+@click.option("--name", default="", help="name of the run's folder, where there is one run")
+@click.option("--data", "corpus_folder", type=click.Path(exists=True), help="RAVDESS; as SER_RAVDESS_DIR")
+def reports(notebooks, parameters, out: Path | None, name: str, corpus_folder: str | None) -> None:
+    """Run the notebooks and rebuild the reports and their index."""
+    from ser_lib import reruns
+
+    if corpus_folder:
+        os.environ["SER_RAVDESS_DIR"] = corpus_folder
+    runs = reruns.plan(notebooks, parameters, name=name)
+    reruns.execute_all(runs, out or reruns.REPORTS, say=click.echo)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), help="a passport [default: models/ser.json]")
+def predict(files: tuple[Path, ...], model: Path | None) -> None:
+    """Print the emotion heard in each file, one JSON object a line."""
+    from ser_lib import bundle
+
+    chosen = bundle.load(model or bundle.DEFAULT)
+    failed = False
+    for file in files:
+        try:
+            click.echo(json.dumps({"file": str(file)} | chosen.predict(file)))
+        except SerError as error:
+            failed = True
+            click.echo(str(error), err=True)
+    if failed:
+        raise SystemExit(1)

@@ -1,0 +1,250 @@
+"""Numbers in, axes out. Nothing here computes a result or shows a figure.
+
+Every function draws on `ax`, or on a new figure's axes, and returns it. An emotion has the same
+colour in every figure and on the web page; models have theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+PALETTE = {
+    "neutral": "#8c8c8c",
+    "calm": "#4c9f9a",
+    "happy": "#e8a917",
+    "sad": "#3b6fb6",
+    "angry": "#c8352b",
+    "fearful": "#7b4fa3",
+    "disgust": "#6a8d2f",
+    "surprised": "#e0679b",
+}
+MODEL_COLOURS = {
+    "mlp": "#1f5f8b", "xgboost": "#d9772b", "mlp300": "#7aa6c2", "logistic": "#7d7d7d", "majority": "#c4c4c4",
+}  # fmt: skip
+
+
+def style() -> None:
+    """Set the look of all figures of a notebook."""
+    sns.set_theme(style="whitegrid", font_scale=0.9)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 130,
+            "savefig.bbox": "tight",
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def colours(labels: Sequence[str]) -> dict[str, str]:
+    """A colour for each label: the emotions' own, other names from a neutral cycle."""
+    spare = iter(sns.color_palette("husl", max(1, len(labels))).as_hex())
+    return {label: PALETTE.get(label) or next(spare) for label in labels}
+
+
+def _axes(ax: Axes | None, width: float = 6, height: float = 4) -> Axes:
+    return plt.subplots(figsize=(width, height))[1] if ax is None else ax
+
+
+def plot_counts(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Stacked bars: one bar a row of `counts` (an emotion), one segment a column."""
+    ax = _axes(ax)
+    shades = sns.color_palette("crest", counts.shape[1])
+    counts.plot.barh(stacked=True, ax=ax, color=shades, width=0.75)
+    ax.invert_yaxis()
+    ax.set(xlabel="clips", ylabel="", title=title)
+    ax.legend(frameon=False, title=counts.columns.name, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_by_emotion(
+    values: pd.Series, emotions: pd.Series, order: Sequence[str], *, label: str, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Box plots of one number a clip, by emotion."""
+    ax = _axes(ax)
+    sns.boxplot(
+        x=values.to_numpy(), y=emotions.to_numpy(), order=list(order), hue=emotions.to_numpy(),
+        hue_order=list(order), palette=colours(order), legend=False, fliersize=2, linewidth=0.8, ax=ax,
+    )  # fmt: skip
+    ax.set(xlabel=label, ylabel="", title=title)
+    return ax
+
+
+def plot_waveform(samples: np.ndarray, rate: int, *, label: str, ax: Axes | None = None) -> Axes:
+    """Amplitude over seconds."""
+    ax = _axes(ax, 4, 1.6)
+    ax.plot(np.arange(len(samples)) / rate, samples, linewidth=0.4, color=PALETTE.get(label, "#333333"))
+    ax.set(title=label, xlim=(0, len(samples) / rate), xlabel="s")
+    ax.grid(visible=False)
+    return ax
+
+
+def plot_bands(
+    bands: np.ndarray, *, seconds: float, label: str, ylabel: str = "mel band", ax: Axes | None = None
+) -> Axes:
+    """An image of shape (n_frames, n_bands): time to the right, bands upwards."""
+    ax = _axes(ax, 4, 2)
+    ax.imshow(
+        bands.T, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0.5, bands.shape[1] + 0.5)
+    )
+    ax.set(title=label, xlabel="s", ylabel=ylabel)
+    ax.grid(visible=False)
+    return ax
+
+
+def plot_projection(
+    points: np.ndarray, groups: pd.Series, *, palette: Mapping | str, title: str, legend: bool = True, ax: Axes | None = None
+) -> Axes:
+    """A point a clip at `points` (n_clips, 2), coloured by group."""
+    ax = _axes(ax, 5, 4.5)
+    sns.scatterplot(
+        x=points[:, 0], y=points[:, 1], hue=groups.to_numpy(), palette=palette, s=12, linewidth=0,
+        alpha=0.8, legend="full" if legend else False, ax=ax,
+    )  # fmt: skip
+    ax.set(title=title, xticks=[], yticks=[], xlabel="", ylabel="")
+    if legend:
+        ax.legend(frameon=False, markerscale=1.6, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=2 if groups.nunique() > 12 else 1)
+    return ax
+
+
+def plot_correlation(correlation: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """A correlation matrix from -1 (blue) to 1 (red)."""
+    ax = _axes(ax, 6, 5)
+    sns.heatmap(
+        correlation, cmap="RdBu_r", center=0, vmin=-1, vmax=1, square=True, ax=ax,
+        cbar_kws={"label": "Spearman correlation", "shrink": 0.7},
+    )  # fmt: skip
+    ax.set(title=title, xlabel="", ylabel="")
+    return ax
+
+
+def plot_confusion(matrix: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Shares of each true emotion's clips (rows) heard as each emotion (columns), in percent."""
+    ax = _axes(ax, 5, 4.3)
+    sns.heatmap(
+        100 * matrix, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, cbar=False, square=True,
+        linewidths=0.5, annot_kws={"fontsize": 8}, ax=ax,
+    )  # fmt: skip
+    ax.set(title=title, xlabel="heard as", ylabel="spoken as")
+    ax.tick_params(axis="x", rotation=45)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
+    """UAR of each model with its interval; filled on unheard speakers, hollow on the random split.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `model, protocol, value, low, high`, fractions.
+    """
+    ax = _axes(ax, 6.5, 3.2)
+    models = list(dict.fromkeys(scores["model"]))
+    for row in scores.itertuples():
+        straddled = row.protocol == "random"
+        y = models.index(row.model) + (0.17 if straddled else -0.17)
+        colour = MODEL_COLOURS.get(row.model, "#333333")
+        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2, alpha=0.5 if straddled else 1)
+        ax.plot(row.value, y, "o", color=colour, markerfacecolor="white" if straddled else colour, markersize=7)
+        ax.annotate(f"{row.value:.1%}", (row.high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
+    ax.annotate("chance", (chance, len(models) - 0.45), (3, 0), textcoords="offset points", fontsize=8, color="#777777")
+    for marker, name in (("#555555", "unheard speakers"), ("white", "random split (speakers on both sides)")):
+        ax.plot([], [], "o", color="#555555", markerfacecolor=marker, label=name)
+    ax.set_yticks(range(len(models)), models)
+    ax.set(xlim=(0, 1.04), ylim=(len(models) - 0.4, -0.6), xlabel="UAR, 95 % interval over speakers", title=title)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    return ax
+
+
+def plot_speaker_gaps(gaps: pd.Series, *, label: str, title: str = "", ax: Axes | None = None) -> Axes:
+    """One bar a speaker: how far one model is ahead of the other."""
+    ax = _axes(ax, 6.5, 3)
+    gaps = gaps.sort_values()
+    ax.bar(gaps.index.astype(str), gaps, color=np.where(gaps > 0, MODEL_COLOURS["mlp"], MODEL_COLOURS["xgboost"]))
+    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.set(xlabel="speaker", ylabel=label, title=title)
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:+.0%}")
+    ax.tick_params(axis="x", labelsize=7)
+    return ax
+
+
+def plot_learning_curve(curve: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """UAR over the number of training speakers.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        `model, speakers, value, low, high`.
+    """
+    ax = _axes(ax, 5.5, 3.6)
+    for model, part in curve.groupby("model", sort=False):
+        colour = MODEL_COLOURS.get(model, "#333333")
+        ax.plot(part["speakers"], part["value"], "o-", color=colour, label=model, markersize=5)
+        ax.fill_between(part["speakers"], part["low"], part["high"], color=colour, alpha=0.12, linewidth=0)
+    ax.set(xlabel="speakers in training", ylabel="UAR on unheard speakers", title=title)
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_importance(importance: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Grouped bars: the loss of UAR when a family's columns are shuffled, one colour a model.
+
+    Parameters
+    ----------
+    importance : DataFrame
+        One row a family, one column a model; fractions.
+    """
+    ax = _axes(ax, 6, 3.4)
+    importance.plot.barh(ax=ax, color=[MODEL_COLOURS.get(name, "#333333") for name in importance], width=0.75)
+    ax.invert_yaxis()
+    ax.set(xlabel="UAR lost when the family is shuffled among the test clips", ylabel="", title=title)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.legend(frameon=False)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Accuracy over confidence, one line a table of `metrics.reliability`; the diagonal is perfect."""
+    ax = _axes(ax, 4.5, 4.2)
+    ax.plot([0, 1], [0, 1], color="#999999", linestyle=":")
+    for (name, table), colour in zip(tables.items(), ("#c8352b", "#1f5f8b"), strict=False):
+        ax.plot(table["confidence"], table["accuracy"], color=colour, label=name, linewidth=1.4)
+        ax.scatter(table["confidence"], table["accuracy"], s=8 + table["clips"] / 6, color=colour)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share that is right", title=title)
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_shares(shares: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """A point a feature: variance between speakers (x) and between emotions (y), coloured by family.
+
+    Parameters
+    ----------
+    shares : DataFrame
+        `family, emotion, speaker`, fractions.
+    """
+    ax = _axes(ax, 6.5, 4)
+    sns.scatterplot(data=shares, x="speaker", y="emotion", hue="family", palette="tab10", s=14, linewidth=0, ax=ax)
+    limit = 1.05 * shares[["speaker", "emotion"]].max().max()
+    ax.plot([0, limit], [0, limit], color="#999999", linestyle=":")
+    ax.set(xlim=(0, limit), ylim=(0, limit), xlabel="variance between speakers", ylabel="between emotions", title=title)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax

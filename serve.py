@@ -136,18 +136,24 @@ def main() -> None:
     ):
         variable = f"SER_{name.upper()}"
         text += f" (default {default}, environment {variable})"
-        parser.add_argument(f"--{name}", type=kind, default=os.environ.get(variable, default), help=text)
+        parser.add_argument(f"--{name}", type=kind, default=os.environ.get(variable) or default, help=text)
     args = parser.parse_args()
+    if not 0 <= args.port < 65536 or args.threads < 1:
+        parser.error("the port is a number from 0 to 65535, and at least one thread is needed")
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     HTTPChannel.error_task_class = ProblemTask
     try:
-        waitress.serve(
-            create_app(args.model), host=args.host, port=args.port, threads=args.threads, ident=None,
-            max_request_body_size=2 * MAX_BYTES, inbuf_overflow=2 * MAX_BYTES,  # refused, but never to disk
-        )  # fmt: skip
-    except (BundleError, OSError, ValueError) as error:
+        app = create_app(args.model)
+    except BundleError as error:
         sys.exit(f"serve.py: {error}")
+    try:
+        waitress.serve(
+            app, host=args.host, port=args.port, threads=args.threads, ident=None,
+            max_request_body_size=2 * MAX_BYTES, inbuf_overflow=2 * MAX_BYTES,  # refused, never on disk
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        sys.exit(f"serve.py: cannot listen on {args.host} port {args.port} ({error}); give --host or --port")
 
 
 if __name__ == "__main__":

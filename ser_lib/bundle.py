@@ -76,7 +76,9 @@ class Bundle:
         row = extract(clip, self.config)
         x = np.array([[row[name] for name in self.passport["feature_names"]]], np.float32)
         p = metrics.sharpen(self.model.predict_proba(x), self.passport["temperature"])[0]
-        return {str(label): round(float(value), 4) for label, value in zip(self.model.classes_, p, strict=True)}
+        return {
+            str(label): round(float(value), 4) for label, value in zip(self.model.classes_, p, strict=True)
+        }
 
 
 def versions() -> dict[str, str]:

@@ -27,14 +27,15 @@ def model_card(passport: dict, per_class: pd.DataFrame) -> str:
         From `metrics.per_class`, of the out-of-fold predictions of this model.
     """
     scores = passport["metrics"]
-    training, evaluation = passport["training"], passport["evaluation"]
+    training, headline = passport["training"], passport["headline"]
 
     def interval(metric: str) -> str:
         low, high = percent(scores[metric]["low"]), percent(scores[metric]["high"])
         return f"{percent(scores[metric]['value'])} ({low} to {high})"
 
     recall = "\n".join(
-        f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |" for emotion, row in per_class.iterrows()
+        f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |"
+        for emotion, row in per_class.iterrows()
     )
     return f"""# Model card: {passport["name"]} {passport["version"]}
 
@@ -49,8 +50,8 @@ education, with few exceptions. What a voice sounds like is not what a person fe
 **Training data.** {training["clips"]} clips of {training["speakers"]} speakers of RAVDESS (Livingstone & Russo
 2018): acted, North American English, two sentences, studio recordings. Data hash `{training["data_hash"]}`.
 
-**Evaluation.** {PROTOCOLS[evaluation["protocol"]][0].upper()}{PROTOCOLS[evaluation["protocol"]][1:]}. Mean over seeds
-{evaluation["seeds"]}, 95 % interval from resampling speakers.
+**Evaluation.** {PROTOCOLS[headline["protocol"]][0].upper()}{PROTOCOLS[headline["protocol"]][1:]}. Mean over seeds
+{headline["seeds"]}, 95 % interval from resampling speakers.
 
 | metric | value |
 |---|---|

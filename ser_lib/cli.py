@@ -65,8 +65,12 @@ def features(source: Path, table: Path, feature_set: str, jobs: int) -> None:
 
 
 @main.command()
-@click.option("--notebook", "notebooks", multiple=True, help="a run or notebook by its beginning: 03, 03_four")
-@click.option("-p", "parameters", multiple=True, callback=key_values, help="NAME=VALUE of a notebook parameter")
+@click.option(
+    "--notebook", "notebooks", multiple=True, help="a run or notebook by its beginning: 03, 03_four"
+)
+@click.option(
+    "-p", "parameters", multiple=True, callback=key_values, help="NAME=VALUE of a notebook parameter"
+)
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
 @click.option("--name", default="", help="name of the run's folder, where there is one run")
 @click.option("--data", "corpus_folder", type=click.Path(exists=True), help="RAVDESS; as SER_RAVDESS_DIR")

@@ -91,7 +91,7 @@ class Corpus:
 
 def _ravdess(path: Path) -> dict | None:
     """03-01-EE-II-SS-RR-AA: modality, channel, emotion, intensity, statement, repetition, actor."""
-    match = re.fullmatch(r"03-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)", path.stem)
+    match = re.fullmatch(r"03-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])", path.stem)
     if not match:
         return None
     channel, emotion, intensity, statement, repetition, actor = match.groups()
@@ -224,7 +224,9 @@ def read(source: str | Path, *, n_jobs: int = -1) -> Corpus:
     facts = parallel(_facts, clips["path"], n_jobs=n_jobs, what="reading clips")
     bad = np.array([isinstance(fact, str) for fact in facts], dtype=bool)
     problems += [
-        {"path": path, "problem": fact} for path, fact in zip(clips["path"], facts, strict=True) if isinstance(fact, str)
+        {"path": path, "problem": fact}
+        for path, fact in zip(clips["path"], facts, strict=True)
+        if isinstance(fact, str)
     ]
     clips = clips[~bad].reset_index(drop=True)
     if clips.empty:
@@ -249,7 +251,9 @@ def _facts(path: str) -> dict | str:
 
 
 def _from_folder(folder: Path) -> tuple[pd.DataFrame, list[dict]]:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    paths = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
     if not paths:
         raise CorpusError(f"{folder}: no recordings ({', '.join(SUFFIXES)}) in it or its subfolders")
     found = {name: [parse(path) for path in paths] for name, parse in NAMING.items()}
@@ -270,7 +274,8 @@ def _from_folder(folder: Path) -> tuple[pd.DataFrame, list[dict]]:
         clips["clip_id"] = clips["speaker"] + "_" + clips["statement"]
     copies = clips["clip_id"].duplicated()
     problems += [
-        {"path": path, "problem": f"{Path(path).name}: a second file of this name"} for path in clips["path"][copies]
+        {"path": path, "problem": f"{Path(path).name}: a second file of this name"}
+        for path in clips["path"][copies]
     ]
     return clips[~copies].reset_index(drop=True), problems
 
@@ -290,7 +295,9 @@ def _from_manifest(path: Path) -> pd.DataFrame:
     if "clip_id" not in table:
         table["clip_id"] = table["path"].map(lambda name: Path(name).with_suffix("").as_posix())
     if table["clip_id"].duplicated().any():
-        raise CorpusError(f"{path}: {table['clip_id'][table['clip_id'].duplicated()].iloc[0]} is listed twice")
+        raise CorpusError(
+            f"{path}: {table['clip_id'][table['clip_id'].duplicated()].iloc[0]} is listed twice"
+        )
     table["path"] = table["path"].map(lambda name: str(path.parent / name))
     return _complete(table.assign(corpus=table.get("corpus", pd.Series(path.stem, index=table.index))))
 

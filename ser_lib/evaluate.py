@@ -109,7 +109,7 @@ def out_of_fold(
         (name, seed, fold, parameters.get((name, fold), {}))
         for name in names
         for seed in seeds
-        for fold in range(folds[seed].max() + 1)
+        for fold in _tested(folds[seed])
     ]
     work = partial(_predict_fold, x=x, y=table["emotion"].to_numpy(), folds=folds)
     parts = parallel(work, jobs, n_jobs=n_jobs, what=f"{protocol} folds")
@@ -117,12 +117,19 @@ def out_of_fold(
     for (name, seed, fold, _), (classes, p) in zip(jobs, parts, strict=True):
         tested = table.loc[folds[seed] == fold, ["clip_id", "speaker", "emotion"]].reset_index(drop=True)
         scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
-        about = tested.assign(protocol=protocol, fold=fold, model=name, seed=seed, predicted=classes[p.argmax(axis=1)])
+        about = tested.assign(
+            protocol=protocol, fold=fold, model=name, seed=seed, predicted=classes[p.argmax(axis=1)]
+        )
         rows.append(pd.concat([about, scores], axis=1))
     order = ["clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted"]
     predictions = pd.concat(rows, ignore_index=True)
     scores = [name for name in predictions if name.startswith("p_")]
     return predictions[order + scores].fillna(dict.fromkeys(scores, 0))
+
+
+def _tested(folds: np.ndarray) -> list[int]:
+    """The fold numbers that have clips; a part of RAVDESS may leave some empty."""
+    return np.unique(folds[folds >= 0]).tolist()
 
 
 def _predict_fold(job: tuple, *, x: np.ndarray, y: np.ndarray, folds: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +172,7 @@ def search(
     for name in names:
         if name not in models.SEARCH:
             continue
-        for fold in range(folds.max() + 1):
+        for fold in _tested(folds):
             train = folds != fold
             inner = GroupKFold(min(4, len(set(speakers[train]))))
             grid = GridSearchCV(
@@ -205,7 +212,7 @@ def learning_curve(
     rng = np.random.default_rng(seed)
     jobs = []
     for share in shares:
-        for fold in range(folds.max() + 1):
+        for fold in _tested(folds):
             heard = rng.permutation(np.unique(speakers[folds != fold]))
             heard = heard[: max(2, round(share * len(heard)))]
             jobs += [(name, share, fold, heard) for name in names]
@@ -257,8 +264,17 @@ def importance(
     families = pd.Series([family(name) for name in columns])
     x, y = table[columns].to_numpy(np.float32), table["emotion"].to_numpy()
     folds = splits.assign_folds(table, protocol, seed=seed).to_numpy()
-    jobs = [(name, fold) for name in names for fold in range(folds.max() + 1)]
-    work = partial(_shuffled_counts, x=x, y=y, folds=folds, families=families, emotions=emotions, repeats=repeats, seed=seed)
+    jobs = [(name, fold) for name in names for fold in _tested(folds)]
+    work = partial(
+        _shuffled_counts,
+        x=x,
+        y=y,
+        folds=folds,
+        families=families,
+        emotions=emotions,
+        repeats=repeats,
+        seed=seed,
+    )
     counts: dict[str, np.ndarray] = {}
     for (name, _), part in zip(jobs, parallel(work, jobs, n_jobs=n_jobs, what="importance"), strict=True):
         counts[name] = counts.get(name, 0) + part

@@ -204,7 +204,18 @@ def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
     bend = (arch @ x) / np.square(arch).sum()
     change = np.diff(x, axis=0)
     table = np.stack(
-        [mean, std, p05, p50, p95, (z**3).mean(axis=0), slope, bend, np.abs(change).mean(axis=0), change.std(axis=0)]
+        [
+            mean,
+            std,
+            p05,
+            p50,
+            p95,
+            (z**3).mean(axis=0),
+            slope,
+            bend,
+            np.abs(change).mean(axis=0),
+            change.std(axis=0),
+        ]
     )
     return {
         f"{name}_{how}": float(value)
@@ -221,7 +232,11 @@ def _runs(mask: np.ndarray) -> np.ndarray:
 
 def _timing(voiced, active, level, *, seconds: float, step: float) -> dict[str, float]:
     """Duration, pauses, voiced segments and the rhythm of the level; seconds and events a second."""
-    row = {"time_duration": seconds, "time_voiced_share": voiced.mean(), "time_pause_share": 1 - active.mean()}
+    row = {
+        "time_duration": seconds,
+        "time_voiced_share": voiced.mean(),
+        "time_pause_share": 1 - active.mean(),
+    }
     for name, mask in (("voiced", voiced), ("unvoiced", ~voiced), ("pause", ~active)):
         runs = _runs(mask) * step
         row[f"time_{name}_rate"] = len(runs) / seconds

@@ -8,6 +8,7 @@ says `_db`. Filter banks come from librosa and are computed once a configuration
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import scipy.fft
@@ -152,7 +153,7 @@ def contrast(magnitude: np.ndarray, *, rate: int, n_bands: int = 6) -> np.ndarra
     hertz = np.linspace(0, rate / 2, magnitude.shape[1])
     edges = [0, *(200 * 2.0 ** np.arange(n_bands - 1)), rate / 2]
     out = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         band = np.sort(magnitude[:, (hertz >= low) & (hertz <= high)], axis=1)
         k = max(1, band.shape[1] // 5)
         peak, valley = band[:, -k:].mean(axis=1), band[:, :k].mean(axis=1)

@@ -123,7 +123,9 @@ def confusion(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """Share of each emotion's clips (rows, summing to 1) heard as each emotion (columns)."""
     counts = speaker_counts(predictions, labels).sum(axis=(0, 1))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return pd.DataFrame(shares, index=pd.Index(labels, name="emotion"), columns=pd.Index(labels, name="predicted"))
+    return pd.DataFrame(
+        shares, index=pd.Index(labels, name="emotion"), columns=pd.Index(labels, name="predicted")
+    )
 
 
 def per_class(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:

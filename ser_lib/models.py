@@ -23,7 +23,17 @@ from ser_lib.errors import SerError
 MODELS = ("mlp", "xgboost", "mlp300", "logistic", "majority")
 
 # What `evaluate.search` tries, by model: parameters of the pipeline that `make` returns.
-SEARCH: dict[str, dict[str, list]] = {}
+SEARCH: dict[str, dict[str, list]] = {
+    "mlp": {
+        "withinclasswhitening__shrinkage": [0.3, 0.5, 0.7],
+        "balanced__estimator__max_iter": [6, 10, 20],
+    },
+    "xgboost": {
+        "balanced__estimator__max_depth": [2, 4],
+        "balanced__estimator__learning_rate": [0.1, 0.2],
+    },
+    "logistic": {"logisticregression__C": [0.001, 0.003, 0.01]},
+}
 
 
 class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -52,13 +62,13 @@ class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         covariance = residual.T @ residual * ((1 - self.shrinkage) / len(X))
         covariance[np.diag_indices_from(covariance)] += self.shrinkage
         variance, directions = eigh(covariance)
-        self.mean_ = X.mean(axis=0)
-        self.whiten_ = (directions / np.sqrt(variance)) / scale[:, None]
+        self.mean_ = X.mean(axis=0).astype(np.float32)
+        self.whiten_ = ((directions / np.sqrt(variance)) / scale[:, None]).astype(np.float32)
         self.n_features_in_ = X.shape[1]
         return self
 
     def transform(self, X):
-        return ((np.asarray(X, np.float64) - self.mean_) @ self.whiten_).astype(np.float32)
+        return (np.asarray(X, np.float32) - self.mean_) @ self.whiten_
 
 
 class Balanced(ClassifierMixin, BaseEstimator):
@@ -74,6 +84,7 @@ class Balanced(ClassifierMixin, BaseEstimator):
         self.classes_, code = np.unique(y, return_inverse=True)
         self.estimator_ = clone(self.estimator)
         self.estimator_.fit(X, code, sample_weight=compute_sample_weight("balanced", code))
+        vars(self.estimator_).pop("_optimizer", None)  # Adam's moments: two thirds of the pickle
         return self
 
     def predict_proba(self, X):
@@ -118,7 +129,7 @@ def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:
 
 
 def _mlp(seed: int) -> Pipeline:
-    network = MLPClassifier((300,), alpha=10, batch_size=64, max_iter=40, random_state=seed)
+    network = MLPClassifier((300,), alpha=10, batch_size=64, max_iter=10, random_state=seed)
     return make_pipeline(to_normal(), WithinClassWhitening(), Balanced(network))
 
 
@@ -133,14 +144,16 @@ def _xgboost(seed: int) -> Pipeline:
     from xgboost import XGBClassifier
 
     trees = XGBClassifier(
-        n_estimators=300, max_depth=3, learning_rate=0.1, subsample=0.8, colsample_bytree=0.2,
-        tree_method="hist", n_jobs=1, random_state=seed,
+        n_estimators=300, max_depth=3, learning_rate=0.1, subsample=0.7, colsample_bytree=0.2,
+        colsample_bynode=0.3, max_bin=64, tree_method="hist", n_jobs=1, random_state=seed,
     )  # fmt: skip
-    return make_pipeline(to_normal(), Balanced(trees))
+    return make_pipeline(Balanced(trees))
 
 
 def _logistic(seed: int) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.003, class_weight="balanced", max_iter=1000))
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.003, class_weight="balanced", max_iter=1000)
+    )
 
 
 def _majority(seed: int) -> Pipeline:

@@ -69,7 +69,13 @@ def plot_counts(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None
 
 
 def plot_by_emotion(
-    values: pd.Series, emotions: pd.Series, order: Sequence[str], *, label: str, title: str = "", ax: Axes | None = None
+    values: pd.Series,
+    emotions: pd.Series,
+    order: Sequence[str],
+    *,
+    label: str,
+    title: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """Box plots of one number a clip, by emotion."""
     ax = _axes(ax)
@@ -104,7 +110,13 @@ def plot_bands(
 
 
 def plot_projection(
-    points: np.ndarray, groups: pd.Series, *, palette: Mapping | str, title: str, legend: bool = True, ax: Axes | None = None
+    points: np.ndarray,
+    groups: pd.Series,
+    *,
+    palette: Mapping | str,
+    title: str,
+    legend: bool = True,
+    ax: Axes | None = None,
 ) -> Axes:
     """A point a clip at `points` (n_clips, 2), coloured by group."""
     ax = _axes(ax, 5, 4.5)
@@ -114,7 +126,14 @@ def plot_projection(
     )  # fmt: skip
     ax.set(title=title, xticks=[], yticks=[], xlabel="", ylabel="")
     if legend:
-        ax.legend(frameon=False, markerscale=1.6, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=2 if groups.nunique() > 12 else 1)
+        ax.legend(
+            frameon=False,
+            markerscale=1.6,
+            fontsize=8,
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+            ncols=2 if groups.nunique() > 12 else 1,
+        )
     return ax
 
 
@@ -157,14 +176,27 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
         y = models.index(row.model) + (0.17 if straddled else -0.17)
         colour = MODEL_COLOURS.get(row.model, "#333333")
         ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2, alpha=0.5 if straddled else 1)
-        ax.plot(row.value, y, "o", color=colour, markerfacecolor="white" if straddled else colour, markersize=7)
-        ax.annotate(f"{row.value:.1%}", (row.high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
+        ax.plot(
+            row.value, y, "o", color=colour, markerfacecolor="white" if straddled else colour, markersize=7
+        )
+        ax.annotate(
+            f"{row.value:.1%}", (row.high, y), (5, 0), textcoords="offset points", va="center", fontsize=8
+        )
     ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
-    ax.annotate("chance", (chance, len(models) - 0.45), (3, 0), textcoords="offset points", fontsize=8, color="#777777")
+    ax.annotate(
+        "chance",
+        (chance, len(models) - 0.45),
+        (3, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color="#777777",
+    )
     for marker, name in (("#555555", "unheard speakers"), ("white", "random split (speakers on both sides)")):
         ax.plot([], [], "o", color="#555555", markerfacecolor=marker, label=name)
     ax.set_yticks(range(len(models)), models)
-    ax.set(xlim=(0, 1.04), ylim=(len(models) - 0.4, -0.6), xlabel="UAR, 95 % interval over speakers", title=title)
+    ax.set(
+        xlim=(0, 1.04), ylim=(len(models) - 0.4, -0.6), xlabel="UAR, 95 % interval over speakers", title=title
+    )
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax
@@ -174,7 +206,9 @@ def plot_speaker_gaps(gaps: pd.Series, *, label: str, title: str = "", ax: Axes 
     """One bar a speaker: how far one model is ahead of the other."""
     ax = _axes(ax, 6.5, 3)
     gaps = gaps.sort_values()
-    ax.bar(gaps.index.astype(str), gaps, color=np.where(gaps > 0, MODEL_COLOURS["mlp"], MODEL_COLOURS["xgboost"]))
+    ax.bar(
+        gaps.index.astype(str), gaps, color=np.where(gaps > 0, MODEL_COLOURS["mlp"], MODEL_COLOURS["xgboost"])
+    )
     ax.axhline(0, color="#333333", linewidth=0.8)
     ax.set(xlabel="speaker", ylabel=label, title=title)
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:+.0%}")
@@ -240,10 +274,18 @@ def plot_shares(shares: pd.DataFrame, *, title: str = "", ax: Axes | None = None
         `family, emotion, speaker`, fractions.
     """
     ax = _axes(ax, 6.5, 4)
-    sns.scatterplot(data=shares, x="speaker", y="emotion", hue="family", palette="tab10", s=14, linewidth=0, ax=ax)
+    sns.scatterplot(
+        data=shares, x="speaker", y="emotion", hue="family", palette="tab10", s=14, linewidth=0, ax=ax
+    )
     limit = 1.05 * shares[["speaker", "emotion"]].max().max()
     ax.plot([0, limit], [0, limit], color="#999999", linestyle=":")
-    ax.set(xlim=(0, limit), ylim=(0, limit), xlabel="variance between speakers", ylabel="between emotions", title=title)
+    ax.set(
+        xlim=(0, limit),
+        ylim=(0, limit),
+        xlabel="variance between speakers",
+        ylabel="between emotions",
+        title=title,
+    )
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

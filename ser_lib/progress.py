@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 
-def parallel(work: Callable[[Any], Any], items: Iterable[Any], *, n_jobs: int = -1, what: str = "") -> list[Any]:
+def parallel(
+    work: Callable[[Any], Any], items: Iterable[Any], *, n_jobs: int = -1, what: str = ""
+) -> list[Any]:
     """`[work(item) for item in items]` in worker processes of one thread each, in order.
 
     Parameters

@@ -97,6 +97,11 @@ class Report:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results: list[dict] = []
 
+    @property
+    def model_path(self) -> Path:
+        """Where a chosen model goes: `models/` for the committed reports, else beside this report."""
+        return (ROOT / "models" if self.folder.parent == REPORTS else self.folder) / "ser.json"
+
     def figure(self, drawn: Figure | Axes, name: str) -> None:
         """Save a figure as `<name>.png`; the notebook shows it as well."""
         (drawn if isinstance(drawn, Figure) else drawn.figure).savefig(self.folder / f"{name}.png")
@@ -162,7 +167,9 @@ def git_state() -> tuple[str | None, bool | None]:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "ser_lib", "notebooks", "data"))
+        return git("rev-parse", "HEAD"), bool(
+            git("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
+        )
     except (OSError, subprocess.CalledProcessError):
         return None, None
 
@@ -179,7 +186,9 @@ def find_run(name: str, file: str) -> Path:
     for reports in [Path(beside).parent] * bool(beside) + [REPORTS]:
         if (reports / name / file).is_file():
             return reports / name / file
-    raise ReportError(f"{name}/{file}: no such report; make it with `python -m ser_lib reports --notebook {name[:2]}`")
+    raise ReportError(
+        f"{name}/{file}: no such report; make it with `python -m ser_lib reports --notebook {name[:2]}`"
+    )
 
 
 def read_run(name: str) -> dict:

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ser_lib import ROOT
 from ser_lib.errors import ReportError
 from ser_lib.report import FOLDER_VARIABLE, NOTEBOOKS, REPORTS, check_names, parameters
 
@@ -42,7 +43,9 @@ RUNS = (
 )
 
 
-def plan(notebooks: Sequence[str] = (), given: Mapping[str, str] | None = None, *, name: str = "") -> list[Run]:
+def plan(
+    notebooks: Sequence[str] = (), given: Mapping[str, str] | None = None, *, name: str = ""
+) -> list[Run]:
     """The runs that a command asks for, with every parameter name and value checked.
 
     Parameters
@@ -132,7 +135,10 @@ def execute(run: Run, out: Path = REPORTS) -> Path:
     os.environ[FOLDER_VARIABLE] = str(running.resolve())
     try:
         papermill.execute_notebook(
-            str(NOTEBOOKS / f"{run.notebook}.ipynb"), str(executed), parameters=dict(run.parameters), log_output=False
+            str(NOTEBOOKS / f"{run.notebook}.ipynb"),
+            str(executed),
+            parameters=dict(run.parameters),
+            log_output=False,
         )
     except PapermillExecutionError as error:
         running.rename(failed)
@@ -158,7 +164,7 @@ def _to_html(executed: Path, page: Path, *, title: str) -> None:
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = exporter.mermaid_js_url = ""
     html, _ = exporter.from_filename(str(executed), resources={"metadata": {"name": title}})
-    page.write_text(html)
+    page.write_text(html.replace('<script src=""></script>', ""))
 
 
 def execute_all(runs: Sequence[Run], out: Path = REPORTS, *, say=print) -> None:
@@ -169,6 +175,8 @@ def execute_all(runs: Sequence[Run], out: Path = REPORTS, *, say=print) -> None:
         execute(run, out)
         say(f"{run.name}: done in {time.perf_counter() - started:.0f} s")
     write_index(out)
+    if out.resolve() == REPORTS:
+        write_readme()
     say(f"index: {out / 'README.md'} and {out / 'index.html'}")
 
 
@@ -189,7 +197,11 @@ def read_results(out: Path = REPORTS) -> pd.DataFrame:
 
 def main_table(results: pd.DataFrame) -> str:
     """Markdown: UAR of each model on unheard speakers and, marked as such, on the random split."""
-    names = {"actors5": "unheard speakers (`actors5`)", "loso": "unheard speakers (`loso`)", "random": "random split ✗"}
+    names = {
+        "actors5": "unheard speakers (`actors5`)",
+        "loso": "unheard speakers (`loso`)",
+        "random": "random split ✗",
+    }
     uar = results[results["metric"] == "uar"].drop_duplicates(["emotions", "model", "protocol"], keep="last")
     protocols = [name for name in names if name in set(uar["protocol"])]
     lines = [
@@ -223,12 +235,22 @@ def write_index(out: Path = REPORTS) -> None:
     for run in runs:
         about = json.loads((run / "metrics.json").read_text())["run"]
         settings = ", ".join(f"{name}={value}" for name, value in about["parameters"].items() if value != "")
-        text += [f"## [{run.name}]({run.name}/index.html)", f"`{about['notebook']}` with {settings or 'its defaults'}."]
+        text += [
+            f"## [{run.name}]({run.name}/index.html)",
+            f"`{about['notebook']}` with {settings or 'its defaults'}.",
+        ]
         text += [f"![{figure.stem}]({run.name}/{figure.name})" for figure in sorted(run.glob("*.png"))]
     markdown = "\n\n".join(text) + "\n"
     (out / "README.md").write_text(markdown)
     body = mistune.create_markdown(plugins=["table"])(markdown)
     (out / "index.html").write_text(PAGE.format(body=body))
+
+
+def write_readme(path: Path = ROOT / "README.md", out: Path = REPORTS) -> None:
+    """Put the main table between the two `results` marks of the repository's README."""
+    before, mark, rest = path.read_text().partition("<!-- results -->\n")
+    _, end, after = rest.partition("<!-- /results -->")
+    path.write_text(f"{before}{mark}{main_table(read_results(out))}\n{end}{after}")
 
 
 PAGE = """<!doctype html>

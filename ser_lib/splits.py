@@ -52,10 +52,7 @@ def assign_folds(clips: pd.DataFrame, protocol: str = "actors5", *, seed: int = 
     """
     if protocol not in PROTOCOLS:
         raise CorpusError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    if protocol == "random":
-        folds = _random(clips, seed)
-    else:
-        folds = _by_speaker(clips, protocol)
+    folds = _random(clips, seed) if protocol == "random" else _by_speaker(clips, protocol)
     folds = _join_duplicates(clips, folds)
     if protocol != "random":
         assert_speakers_apart(clips, folds)
@@ -68,7 +65,9 @@ def _random(clips: pd.DataFrame, seed: int) -> pd.Series:
         raise CorpusError(
             f"{scarce.idxmin()}: {scarce.min()} clip(s); a stratified quarter needs at least 4 an emotion"
         )
-    _, test = next(StratifiedShuffleSplit(1, test_size=0.25, random_state=seed).split(clips, clips["emotion"]))
+    _, test = next(
+        StratifiedShuffleSplit(1, test_size=0.25, random_state=seed).split(clips, clips["emotion"])
+    )
     folds = np.full(len(clips), -1)
     folds[test] = 0
     return pd.Series(folds, index=clips.index, name="fold")
@@ -80,7 +79,7 @@ def _by_speaker(clips: pd.DataFrame, protocol: str) -> pd.Series:
         raise CorpusError(f"{len(speakers)} speaker(s): testing on unheard speakers needs at least 2")
     if protocol == "loso":
         fold_of = {speaker: fold for fold, speaker in enumerate(speakers)}
-    elif set(clips.get("corpus", ["?"])) == {"ravdess"}:
+    elif set(clips.get("corpus", ["?"])) <= {"ravdess", "ravdess-song"}:
         fold_of = {f"{actor:02d}": fold for fold, actors in enumerate(RAVDESS_FOLDS) for actor in actors}
     else:
         splitter = GroupKFold(min(5, len(speakers)))
@@ -89,7 +88,10 @@ def _by_speaker(clips: pd.DataFrame, protocol: str) -> pd.Series:
             for fold, (_, test) in enumerate(splitter.split(clips, groups=clips["speaker"]))
             for speaker in clips["speaker"].iloc[test].unique()
         }
-    return clips["speaker"].map(fold_of).astype(int).rename("fold")
+    folds = clips["speaker"].map(fold_of).astype(int).rename("fold")
+    if folds.nunique() < 2:
+        raise CorpusError(f"{protocol}: all {len(speakers)} speakers fall in one fold; use protocol=loso")
+    return folds
 
 
 def _join_duplicates(clips: pd.DataFrame, folds: pd.Series) -> pd.Series:

@@ -144,7 +144,9 @@ def load(path: Path, config: FeatureConfig = FeatureConfig()) -> pd.DataFrame:
         arrow = pq.read_table(path)
         made = json.loads((arrow.schema.metadata or {})[b"ser_lib"])
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise CorpusError(f"{path}: not a feature table of ser_lib; make it with `python -m ser_lib features`") from error
+        raise CorpusError(
+            f"{path}: not a feature table of ser_lib; make it with `python -m ser_lib features`"
+        ) from error
     if made["config_hash"] != config.hash:
         raise CorpusError(
             f"{path}: made with configuration {made['config_hash']}, {config.hash} was asked for; "

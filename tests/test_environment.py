@@ -1,0 +1,63 @@
+"""The lock, conda's file and pyproject.toml say the same; the shipped reports and README agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from importlib.metadata import version
+
+import pytest
+import yaml
+
+from ser_lib import ROOT, reruns
+from ser_lib.report import REPORTS
+
+LOCK = (ROOT / "requirements.lock").read_text()
+PINNED = {
+    match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", LOCK, flags=re.M)
+}  # one version a package, whatever the Python
+
+
+def test_the_lock_has_one_version_and_hashes_for_each_package():
+    names = re.findall(r"^([a-z0-9-]+)==", LOCK, flags=re.M)
+    assert len(names) == len(set(names))
+    for entry in re.split(r"\n(?=[a-z0-9-]+==)", LOCK)[1:]:
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+    assert "://" not in LOCK
+
+
+def test_the_lock_covers_what_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.match(r"[A-Za-z0-9_-]+", item)[0].replace("_", "-") for item in asked}
+    assert names <= set(PINNED)
+
+
+def test_conda_installs_the_same_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-r requirements.lock"]}
+    assert sorted(conda) == ["pip", "python=3.11"]
+
+
+@pytest.mark.parametrize(
+    "name", ["numpy", "scikit-learn", "xgboost-cpu", "pandas", "librosa", "papermill", "flask"]
+)
+def test_what_runs_is_what_is_locked(name):
+    assert version(name) == PINNED[name]
+
+
+def test_the_readme_shows_the_committed_results():
+    text = (ROOT / "README.md").read_text()
+    shown = text.partition("<!-- results -->\n")[2].partition("<!-- /results -->")[0]
+    assert shown.strip() == reruns.main_table(reruns.read_results())
+    assert (REPORTS / "README.md").is_file()
+
+
+def test_the_shipped_model_is_the_one_that_the_reports_chose():
+    passport = json.loads((ROOT / "models" / "ser.json").read_text())
+    results = reruns.read_results()
+    rows = results.query("run == '03_eight' and metric == 'uar' and protocol == 'actors5'").set_index("model")
+    assert passport["estimator"] == rows["value"].idxmax()
+    assert passport["headline"]["uar"] == rows["value"].max()

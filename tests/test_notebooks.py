@@ -1,0 +1,169 @@
+"""Every notebook runs through papermill on a tiny corpus, and is committed without outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from ser_lib import ROOT, bundle, reruns
+from ser_lib.corpus import EIGHT, check_ravdess_grid
+from ser_lib.errors import ReportError
+from ser_lib.report import NOTEBOOKS, REPORTS, parameters
+
+SMALL = {"models": "mlp,xgboost", "seeds": "0"}
+
+
+@pytest.fixture(scope="module")
+def out(tiny_corpus, tmp_path_factory):
+    """Reports of all four notebooks on the tiny corpus."""
+    folder = tmp_path_factory.mktemp("reports")
+    runs = [
+        reruns.Run("01_eda", "01_eda"),
+        reruns.Run("02_features", "02_features", {"feature_set": "compact"}),
+        reruns.Run("03_eight", "03_mlp_vs_boosting", SMALL),
+        reruns.Run("04_choose_and_export", "04_choose_and_export"),
+    ]
+    before = os.environ.get("SER_RAVDESS_DIR")
+    os.environ["SER_RAVDESS_DIR"] = str(tiny_corpus)
+    try:
+        reruns.execute_all(runs, folder, say=lambda text: None)
+    finally:
+        os.environ.pop("SER_RAVDESS_DIR")
+        if before is not None:
+            os.environ["SER_RAVDESS_DIR"] = before
+    return folder
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_stripped_and_asks_predicts_answers(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert all(len("".join(cell["source"]).splitlines()) <= 25 for cell in code)
+    first = "".join(cells[0]["source"])
+    assert first.startswith(f"# {path.stem[:2]} · ")
+    assert "?" in first.splitlines()[0]
+    assert any("".join(cell["source"]).startswith("## Answer") for cell in cells)
+    described = [line for line in "".join(_tagged(cells)["source"]).splitlines() if "=" in line]
+    assert all("  # " in line for line in described)  # papermill's help shows these comments
+
+
+def _tagged(cells):
+    return next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
+
+
+@pytest.mark.parametrize(
+    ("run", "figures"),
+    [
+        ("01_eda", {"counts", "durations", "level_and_pitch", "waveforms", "mel", "chroma"}),
+        ("02_features", {"variance_shares", "distributions", "correlation", "projection"}),
+        ("03_eight", {"scores", "speaker_gaps", "confusion", "learning_curve", "importance"}),
+        ("04_choose_and_export", {"reliability"}),
+    ],
+)
+def test_a_run_leaves_a_page_figures_and_metrics(out, run, figures):
+    page = (out / run / "index.html").read_text()
+    assert "<script src=" not in page  # the page loads nothing from elsewhere
+    assert {path.stem for path in (out / run).glob("*.png")} == figures
+    kept = json.loads((out / run / "metrics.json").read_text())
+    assert set(kept["run"]["parameters"]) == set(parameters(kept["run"]["notebook"]))
+    assert kept["results"]
+    assert not (out / run / "notebook.ipynb").exists()
+
+
+def test_predictions_and_metrics_tell_the_same(out):
+    from sklearn.metrics import recall_score
+
+    predictions = pd.read_parquet(out / "03_eight" / "predictions.parquet")
+    results = pd.DataFrame(json.loads((out / "03_eight" / "metrics.json").read_text())["results"])
+    for (protocol, model), part in predictions.groupby(["protocol", "model"]):
+        uar = results[results["metric"] == "uar"]
+        row = uar[(uar["protocol"] == protocol) & (uar["model"] == model)].iloc[0]
+        expected = recall_score(part["emotion"], part["predicted"], labels=EIGHT, average="macro")
+        assert row["value"] == pytest.approx(expected)
+        assert row["low"] <= row["value"] <= row["high"]
+    assert set(predictions["protocol"]) == {"actors5", "random"}
+    assert set(predictions["model"]) == {"mlp", "xgboost"}
+
+
+def test_the_exported_model_is_the_best_on_unseen_speakers_and_serves(out, tiny_corpus):
+    results = pd.DataFrame(json.loads((out / "03_eight" / "metrics.json").read_text())["results"])
+    uar = results.query("metric == 'uar' and protocol == 'actors5'").set_index("model")["value"]
+    chosen = bundle.load(out / "04_choose_and_export" / "ser.json")
+    assert chosen.passport["estimator"] == uar.idxmax()
+    assert chosen.passport["headline"]["uar"] == pytest.approx(uar.max())
+    assert chosen.predict(next(tiny_corpus.rglob("*.wav")))["emotion"] in EIGHT
+    card = (out / "04_choose_and_export" / "MODEL_CARD.md").read_text()
+    assert f"{100 * uar.max():.1f} %" in card
+
+
+def test_the_index_shows_table_and_figures(out):
+    text = (out / "README.md").read_text()
+    assert "| eight | mlp |" in text
+    assert "random split" in text
+    for path in out.glob("*/*.png"):
+        assert f"]({path.parent.name}/{path.name})" in text
+        assert f'src="{path.parent.name}/{path.name}"' in (out / "index.html").read_text()
+
+
+def test_what_is_odd_is_reported(out):
+    """The tiny corpus is no full grid, and 01 says so."""
+    page = (out / "01_eda" / "index.html").read_text()
+    missing, _ = check_ravdess_grid(pd.DataFrame({"clip_id": []}))
+    assert len(missing) == 1440
+    assert "missing of the grid" in page
+
+
+def test_a_failing_notebook_keeps_its_copy_and_the_last_good_report(out, tmp_path, tiny_corpus, monkeypatch):
+    monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
+    good = tmp_path / "01_eda"
+    good.mkdir()
+    (good / "metrics.json").write_text("{}")
+    with pytest.raises(
+        ReportError, match=r"01_eda, cell \d+ of run 01_eda: CorpusError: no clip of emotion bored"
+    ):
+        reruns.execute(reruns.Run("01_eda", "01_eda", {"emotions": "happy,bored"}), tmp_path)
+    copy = json.loads((tmp_path / "01_eda.failed" / "notebook.ipynb").read_text())
+    assert any(
+        output["output_type"] == "error" for cell in copy["cells"] for output in cell.get("outputs", ())
+    )
+    assert (good / "metrics.json").read_text() == "{}"
+
+
+def _papermill(arguments, cwd, environment):
+    command = [sys.executable, "-m", "papermill", *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("folder", ["", "notebooks"])
+def test_plain_papermill_works_from_the_root_and_from_the_notebooks(folder, tiny_corpus, tmp_path):
+    notebook = NOTEBOOKS.relative_to(ROOT) / "01_eda.ipynb" if not folder else "01_eda.ipynb"
+    environment = {"SER_RAVDESS_DIR": str(tiny_corpus), "SER_REPORT_DIR": str(tmp_path / "run")}
+    done = _papermill(
+        [str(notebook), str(tmp_path / "o.ipynb"), "-p", "emotions", "four"], ROOT / folder, environment
+    )
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert kept["run"]["parameters"]["emotions"] == "four"
+
+
+def test_plain_papermill_refuses_an_unknown_parameter(tiny_corpus, tmp_path):
+    environment = {"SER_RAVDESS_DIR": str(tiny_corpus), "SER_REPORT_DIR": str(tmp_path / "run")}
+    arguments = ["notebooks/01_eda.ipynb", str(tmp_path / "o.ipynb"), "-p", "emotion", "four"]
+    done = _papermill(arguments, ROOT, environment)
+    assert done.returncode != 0
+    assert "01_eda has no parameter emotion; it has corpus='', emotions='eight', speaker=''" in done.stderr
+
+
+def test_a_run_by_hand_does_not_touch_the_committed_reports(monkeypatch):
+    from ser_lib.report import Report
+
+    monkeypatch.delenv("SER_REPORT_DIR", raising=False)
+    record = Report("01_eda", {"In": [], "corpus": "", "emotions": "eight", "speaker": ""})
+    assert record.folder == REPORTS / "interactive" / "01_eda"
+    assert record.model_path.parent != ROOT / "models"

@@ -1,0 +1,404 @@
+"""The server over real HTTP, with a small model; the page in a real browser where there is one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import requests
+import soundfile
+from synth import speech
+from test_bundle import save_tiny, wav
+
+from ser_lib import ROOT, audio
+from ser_lib.corpus import FOUR
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+RATE = 48_000  # what browsers record
+
+
+def start(*arguments, **environment) -> subprocess.Popen:
+    """serve.py on a free port, unable to write a byte to any file."""
+
+    def no_writing():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    return subprocess.Popen(
+        [sys.executable, ROOT / "serve.py", *map(str, arguments)],
+        env=os.environ | {"SER_PORT": "0", "JOBLIB_MULTIPROCESSING": "0"} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=no_writing if os.name == "posix" else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """The server's folder for temporary files."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module")
+def passport(tmp_path_factory):
+    """Path of a small model."""
+    path = tmp_path_factory.mktemp("model") / "tiny.json"
+    save_tiny(path, headline={"uar": 0.5, "low": 0.4, "high": 0.6, "protocol": "actors5", "emotions": "four"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(passport, scratch):
+    """Address of a running server, which must still run after the last test."""
+    process = start("--model", passport, TMPDIR=str(scratch))
+    log = []
+    for line in process.stderr:
+        log.append(line)
+        if "Serving on" in line:
+            break
+    else:
+        pytest.fail("".join(log))
+    threading.Thread(target=lambda: log.extend(process.stderr), daemon=True).start()
+    yield line.split()[-1]
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 0
+    assert not [line for line in log if "Traceback" in line or ".wav" in line], log
+
+
+def encode(samples: np.ndarray, kind: str) -> bytes:
+    """The clip as a file of the kind, written by libsndfile or FFmpeg."""
+    out = io.BytesIO()
+    if kind in ("wav", "flac", "ogg", "mp3"):
+        soundfile.write(out, samples, RATE, format=kind.upper())
+        return out.getvalue()
+    container_format, codec = {"m4a": ("ipod", "aac"), "webm": ("webm", "libopus")}[kind]
+    with av.open(out, "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        container.mux([*stream.encode(frame), *stream.encode()])
+    return out.getvalue()
+
+
+def send(server: str, content: bytes, name: str = "clip.wav") -> requests.Response:
+    """Upload as a form does."""
+    return requests.post(f"{server}/predict", files={"file": (name, content)}, timeout=60)
+
+
+def problem(response: requests.Response, status: int) -> str:
+    """The detail of an error, after checking its form."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body = response.json()
+    assert set(body) == {"type", "title", "status", "detail"}
+    assert body["type"] == "about:blank" and body["status"] == status
+    return body["detail"]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A clip that the model has learnt, at the rate of browsers."""
+    return audio.resample(speech("fearful", 1), 16_000, RATE)
+
+
+# --- answers ---
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "m4a", "webm"])
+def test_formats(server, clip, kind):
+    response = send(server, encode(clip, kind), f"clip.{kind}")
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    p = answer["probabilities"]
+    assert set(p) == set(FOUR)
+    assert sum(p.values()) == pytest.approx(1, abs=3e-4)
+    assert answer["emotion"] == max(p, key=p.get) == "fearful"
+    assert answer["confidence"] == p["fearful"]
+    assert answer["file"] == f"clip.{kind}"
+    assert answer["duration_s"] == pytest.approx(1.2, abs=0.1)
+    assert answer["model"]["name"] == "tiny"
+
+
+@pytest.mark.parametrize("kind", ["audio/wav", "audio/x-whatever; rate=1", "application/octet-stream"])
+def test_raw_body(server, clip, kind):
+    content = encode(clip, "wav")
+    raw = requests.post(f"{server}/predict", data=content, headers={"Content-Type": kind}, timeout=60).json()
+    assert raw == send(server, content).json() | {"file": "clip"}
+
+
+def test_raw_body_in_chunks(server, clip):
+    content = encode(clip, "wav")
+    halves = iter((content[:1000], content[1000:]))
+    headers = {"Content-Type": "audio/wav"}
+    raw = requests.post(f"{server}/predict", data=halves, headers=headers, timeout=60)
+    assert raw.json()["probabilities"] == send(server, content).json()["probabilities"]
+
+
+@pytest.mark.parametrize("name", ["/etc/clip.wav", "../../clip.wav", r"C:\\voices\\clip.wav"])
+def test_only_the_base_name_is_shown(server, name):
+    assert problem(send(server, b"hello", name), 422).startswith("clip.wav: ")
+
+
+def test_parallel_requests_agree_with_sequential_ones(server):
+    clips = [wav(speech(emotion, speaker)) for emotion in FOUR for speaker in (5, 6)]
+    one_by_one = [send(server, clip).json() for clip in clips]
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(lambda clip: send(server, clip).json(), 2 * clips))
+    assert at_once == 2 * one_by_one
+    assert len({json.dumps(answer) for answer in one_by_one}) == len(clips)
+
+
+def test_large_upload_stays_in_memory(server, scratch):
+    """The server of these tests cannot write to files: it would fail if it tried."""
+    content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
+    assert len(content) > 5_000_000
+    assert send(server, content).status_code == 200
+    assert not list(scratch.iterdir())
+
+
+def test_health(server):
+    body = requests.get(f"{server}/health", timeout=10).json()
+    assert body["status"] == "ok"
+    assert body["model"]["name"] == "tiny"
+    assert body["model"]["classes"] == sorted(FOUR)
+    assert body["model"]["headline"]["uar"] == 0.5
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    "name, content, found",
+    [
+        ("note.wav", b"This is a text.\n" * 100, r"note\.wav: not audio, or damaged"),
+        ("empty.wav", b"", r"empty\.wav: empty file \(0 bytes\)"),
+        ("cut.wav", wav(speech("calm", 1))[:30], r"cut\.wav: not audio, or damaged"),
+        ("short.wav", wav(speech("calm", 1)[:1600]), r"short\.wav: 0\.10 s of audio; at least 0\.3 s"),
+        ("silent.wav", wav(np.zeros(16_000)), r"silent\.wav: silent"),
+    ],
+)
+def test_what_is_no_clip_is_refused_by_name(server, name, content, found):
+    assert re.match(found, problem(send(server, content, name), 422))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"data": {"file": "text"}}, {"json": {"file": "x"}}, {"files": {"clip": ("clip.wav", b"RIFF")}}],
+)
+def test_missing_field(server, body):
+    detail = problem(requests.post(f"{server}/predict", **body, timeout=10), 400)
+    assert detail == f"no file in a form field 'file'; try: curl -F file=@clip.wav {server}/predict"
+
+
+def test_unknown_page(server):
+    problem(requests.get(f"{server}/nothing", timeout=10), 404)
+
+
+def test_nothing_outside_the_page_folder_is_served(server):
+    for path in ("/web/%2e%2e/bundle.py", "/web/..%2f..%2fserve.py", "/web/"):
+        problem(requests.get(server + path, timeout=10), 404)
+
+
+def test_wrong_method(server):
+    response = requests.get(f"{server}/predict", timeout=10)
+    problem(response, 405)
+    assert "POST" in response.headers["Allow"]
+
+
+@pytest.mark.parametrize("megabytes", [21, 60], ids=["read", "unread"])
+def test_too_large(server, megabytes):
+    detail = problem(send(server, bytes(megabytes * 1_000_000)), 413)
+    assert detail.startswith("the upload is larger than 20 MB")
+
+
+def test_malformed_http(server):
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: many\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in answer
+
+
+def test_unexpected_error_shows_no_inside(passport, monkeypatch):
+    import serve
+    from ser_lib.bundle import Bundle
+
+    client = serve.create_app(passport).test_client()
+    monkeypatch.setattr(Bundle, "predict", lambda *_, **__: 1 / 0)
+    response = client.post("/predict", data={"file": (io.BytesIO(b"RIFF"), "clip.wav")})
+    assert response.status_code == 500 and response.mimetype == "application/problem+json"
+    assert response.json["title"] == "Internal Server Error"
+    assert "division" not in response.text and "Traceback" not in response.text
+
+
+# --- start ---
+
+
+def run(*arguments, **environment) -> tuple[int, str]:
+    """Exit code and what serve.py says on standard error, for starts that end at once."""
+    process = start(*arguments, **environment)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_missing_model_is_one_line(tmp_path):
+    code, said = run(SER_MODEL=str(tmp_path / "none.json"))
+    assert code == 1
+    assert re.fullmatch(r"serve\.py: \S+none\.json: no such file; .*\n", said)
+
+
+def test_port_in_use_is_one_line(server, passport):
+    code, said = run("--model", passport, SER_PORT=server.rsplit(":")[-1])
+    assert code == 1
+    assert re.fullmatch(r"serve\.py: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
+
+
+@pytest.mark.parametrize("variable, value", [("SER_PORT", "70000"), ("SER_PORT", "x"), ("SER_THREADS", "0")])
+def test_bad_settings_are_usage_errors(variable, value):
+    code, said = run(**{variable: value})
+    assert code == 2 and "serve.py: error: " in said
+
+
+def test_help_lists_the_environment():
+    said = subprocess.run(
+        [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, text=True
+    ).stdout
+    for name in ("host", "port", "model", "threads"):
+        assert f"--{name}" in said and f"SER_{name.upper()}" in said
+
+
+# --- page ---
+
+
+@pytest.mark.parametrize(
+    "path, kind",
+    [
+        ("/", "text/html"),
+        ("/web/app.js", "text/javascript"),
+        ("/web/style.css", "text/css"),
+        ("/web/icon.svg", "image/svg+xml"),
+    ],
+)
+def test_page_and_assets(server, path, kind):
+    response = requests.get(server + path, timeout=10)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith(kind)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self'; media-src 'self' blob:;")
+    assert "unsafe" not in policy and "http" not in policy
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", response.text)
+
+
+class Browser:
+    """One page of headless Chromium, driven over the DevTools protocol."""
+
+    def __init__(self, profile: Path):
+        websocket = pytest.importorskip("websocket")
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+            "--disable-background-networking --disable-component-update --remote-debugging-port=0"
+        )
+        self.process = subprocess.Popen(
+            [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ready = profile / "DevToolsActivePort"
+        wait_for(lambda: ready.is_file() and ready.read_text().count("\n"))
+        port = ready.read_text().split()[0]
+        pages = requests.get(f"http://127.0.0.1:{port}/json", timeout=10).json()
+        address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
+        self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
+        self.ids, self.events = count(1), []
+
+    def __call__(self, method: str, **parameters) -> dict:
+        number = next(self.ids)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while (message := json.loads(self.socket.recv())).get("id") != number:
+            self.events.append(message)
+        return message["result"]
+
+    def value(self, expression: str):
+        """What a JavaScript expression is in the page."""
+        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def choose(self, path: Path) -> None:
+        """Set the file input, as a user does in the file dialogue."""
+        page = self("DOM.getDocument")["root"]["nodeId"]
+        node = self("DOM.querySelector", nodeId=page, selector="input[type=file]")["nodeId"]
+        self("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
+    def errors(self) -> list[dict]:
+        """What the console shows in red."""
+        return [
+            event
+            for event in self.events
+            if event["method"] == "Runtime.exceptionThrown"
+            or event["method"] == "Log.entryAdded"
+            and event["params"]["entry"]["level"] == "error"
+            or event["method"] == "Runtime.consoleAPICalled"
+            and event["params"]["type"] == "error"
+        ]
+
+
+def wait_for(what, seconds: float = 60):
+    """Call until it is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A browser with an empty profile."""
+    browser = Browser(tmp_path / "profile")
+    yield browser
+    browser.process.terminate()
+    browser.process.wait(30)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium on the path to show the page")
+def test_page_in_a_browser(server, browser, clip, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(encode(clip, "wav"))
+    (tmp_path / "note.wav").write_text("hello")
+    for domain in ("Page", "Runtime", "Log", "DOM"):
+        browser(f"{domain}.enable")
+    browser("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+    browser("Page.navigate", url=server)
+    wait_for(lambda: browser.value("document.querySelectorAll('#bars li').length") == len(FOUR))
+    assert "50%" in browser.value("document.querySelector('footer').innerText")
+
+    browser.choose(tmp_path / "clip.wav")
+    said = wait_for(lambda: browser.value("document.querySelector('.emotion')?.innerText"))
+    assert said.lower() == "fearful"
+    bars = browser.value("document.querySelector('#bars').innerText").lower().split()
+    assert bars[0] == "fearful" and set(bars[::2]) == set(FOUR)
+    colour = "getComputedStyle(document.querySelector('.fill')).backgroundColor"
+    assert browser.value(colour) == "rgb(123, 79, 163)"
+    assert browser.value("document.querySelector('#error').innerText") == ""
+    assert browser.value("document.documentElement.scrollWidth") == 360
+    assert not browser.errors()
+
+    browser.choose(tmp_path / "note.wav")
+    told = wait_for(lambda: browser.value("document.querySelector('[role=alert]').innerText"))
+    assert told.startswith("note.wav: not audio")
+    assert browser.value("document.querySelector('.emotion')") is None

@@ -23,8 +23,12 @@ Source = str | Path | bytes | BinaryIO
 
 MIN_S = 0.3  # seconds of sound; less holds no syllable
 MAX_S = 600.0  # seconds; longer recordings are for windowed prediction
+MAX_VALUES = 60_000_000  # samples times channels: ten minutes of 48 kHz stereo; a small file can claim more
 MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz
 SILENCE = 1e-4  # peak amplitude, -80 dB full scale
+# FFmpeg's demuxers for recordings. Its playlist and session readers would open files and addresses
+# that an upload names.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,w64,aiff,caf,flac,ogg,mp3,aac,amr,asf,avi,mpeg,mpegts"
 MAX_PEAK = 8.0  # float files: a higher peak means that the samples are not scaled to [-1, 1]
 
 
@@ -93,7 +97,7 @@ def load(source: Source, config: AudioConfig = AudioConfig(), *, name: str | Non
     >>> clip.samples.shape, clip.samples.dtype.name, clip.source_rate
     ((16000,), 'float32', 48000)
     """
-    name = name or (str(source) if isinstance(source, str | Path) else getattr(source, "name", "audio"))
+    name = name or _name_of(source)
     raw, rate = decode(source, name=name)
     duration = len(raw) / rate
     if duration < MIN_S:
@@ -113,7 +117,13 @@ def load(source: Source, config: AudioConfig = AudioConfig(), *, name: str | Non
     return Audio(samples, config.sample_rate, Path(name).name, duration, rate, raw.shape[1])
 
 
-def decode(source: Source, *, name: str = "audio") -> tuple[np.ndarray, int]:
+def _name_of(source: Source) -> str:
+    """The path, or the file object's name if it is text (a temporary file's is None or a number)."""
+    name = source if isinstance(source, str | Path) else getattr(source, "name", None)
+    return str(name) if isinstance(name, str | Path) else "audio"
+
+
+def decode(source: Source, *, name: str | None = None) -> tuple[np.ndarray, int]:
     """Return the samples as they are in the file, float32 of shape (n_samples, n_channels), and the rate.
 
     Raises
@@ -123,6 +133,7 @@ def decode(source: Source, *, name: str = "audio") -> tuple[np.ndarray, int]:
     """
     import soundfile
 
+    name = name or _name_of(source)
     if isinstance(source, str | Path):
         if not Path(source).is_file():
             raise AudioError(f"{name}: no such file")
@@ -136,8 +147,9 @@ def decode(source: Source, *, name: str = "audio") -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(source) as file:
             rate = file.samplerate
             _check_rate(rate, name)
+            _check_size(min(file.frames, MAX_S * rate) * file.channels, name)
             samples = file.read(int(MAX_S * rate) + 1, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, ValueError):
+    except (soundfile.LibsndfileError, TypeError, ValueError):
         samples, rate = _decode_with_ffmpeg(source, name)
     if len(samples) > MAX_S * rate:
         raise AudioError(f"{name}: longer than {MAX_S:.0f} s; cut it into shorter clips")
@@ -154,16 +166,21 @@ def _decode_with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> tuple[np.
         source.seek(0)
     parts: list[np.ndarray] = []
     try:
-        with av.open(source if isinstance(source, io.BytesIO) else str(source)) as container:
+        opened = source if isinstance(source, io.BytesIO) else str(source)
+        with av.open(opened, options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: no audio track in the file; export it as WAV, FLAC, MP3 or M4A")
-            rate = container.streams.audio[0].sample_rate
+            stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise ValueError("no decoder for the audio track")
+            rate = stream.sample_rate
             _check_rate(rate, name)
             to_float = av.AudioResampler(format="fltp", rate=rate)
             n_samples = 0
             for frame in container.decode(audio=0):
                 parts += [part.to_ndarray() for part in to_float.resample(frame)]
                 n_samples += frame.samples
+                _check_size(n_samples * stream.channels, name)
                 if n_samples > MAX_S * rate:
                     break
     except (av.FFmpegError, ValueError, OverflowError) as error:
@@ -177,6 +194,13 @@ def _check_rate(rate: int, name: str) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(
             f"{name}: sample rate {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is read, export it at 16000 or more"
+        )
+
+
+def _check_size(values: float, name: str) -> None:
+    if values > MAX_VALUES:
+        raise AudioError(
+            f"{name}: too many samples or channels to hold in memory; export it at 48 kHz or less"
         )
 
 
@@ -205,10 +229,9 @@ def trim(samples: np.ndarray, config: AudioConfig = AudioConfig(), *, frame: int
 
     Frames of `frame` samples do not overlap; the result is a view of `samples`.
     """
-    if config.trim_db is None or len(samples) < 2 * frame:
+    if config.trim_db is None or not len(samples):
         return samples
-    n_frames = len(samples) // frame
-    power = np.square(samples[: n_frames * frame]).reshape(n_frames, frame).mean(axis=1)
-    loud = np.flatnonzero(power > power.max() * 10 ** (-config.trim_db / 10))
-    end = len(samples) if loud[-1] == n_frames - 1 else (loud[-1] + 1) * frame
-    return samples[loud[0] * frame : end]
+    padded = np.pad(samples, (0, -len(samples) % frame)).reshape(-1, frame)
+    power = np.square(padded).mean(axis=1)
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-config.trim_db / 10))
+    return samples[loud[0] * frame : (loud[-1] + 1) * frame]

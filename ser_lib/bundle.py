@@ -20,11 +20,15 @@ import numpy as np
 
 from ser_lib import ROOT, __version__, audio, metrics
 from ser_lib.audio import Audio, AudioConfig
-from ser_lib.errors import BundleError
+from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, extract, feature_names
 
 DEFAULT = ROOT / "models" / "ser.json"
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "xgboost-cpu", "soxr", "librosa")
+REQUIRED = (
+    "name", "version", "created", "temperature", "sha256", "libraries",
+    "feature_config", "feature_hash", "feature_names",
+)  # fmt: skip
 RETRAIN = "retrain it from the shipped table with `python -m ser_lib reports --notebook 03 --notebook 04`"
 
 
@@ -92,7 +96,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def save(model: Any, path: Path, *, config: FeatureConfig, temperature: float, **about: Any) -> dict:
+def save(
+    model: Any, path: Path, *, config: FeatureConfig, temperature: float, created: str, **about: Any
+) -> dict:
     """Write `path` (the passport, .json) and the pickle beside it; return the passport.
 
     Parameters
@@ -100,8 +106,10 @@ def save(model: Any, path: Path, *, config: FeatureConfig, temperature: float, *
     model : fitted estimator
     temperature : float
         From `metrics.fit_temperature` on out-of-fold predictions.
+    created : str
+        The date, ISO 8601.
     **about
-        What else the passport says: name, created, training data, metrics, licence.
+        What else the passport says: training data, metrics, licence.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +117,7 @@ def save(model: Any, path: Path, *, config: FeatureConfig, temperature: float, *
     passport = {
         "name": path.stem,
         "version": __version__,
+        "created": created,
         **about,
         "classes": [str(label) for label in model.classes_],
         "temperature": temperature,
@@ -138,10 +147,15 @@ def load(path: str | Path = DEFAULT) -> Bundle:
         content = path.with_suffix(".pkl").read_bytes()
     except FileNotFoundError as error:
         raise BundleError(f"{error.filename}: no such file; {RETRAIN}") from error
+    except OSError as error:
+        raise BundleError(f"{error.filename}: cannot be read ({error.strerror}); {RETRAIN}") from error
     except ValueError as error:
         raise BundleError(f"{path}: not a passport ({error}); {RETRAIN}") from error
+    lacking = [name for name in REQUIRED if not isinstance(passport, dict) or name not in passport]
+    if lacking:
+        raise BundleError(f"{path}: not a passport (it lacks {', '.join(lacking)}); {RETRAIN}")
     found = sha256(content).hexdigest()
-    if found != passport.get("sha256"):
+    if found != passport["sha256"]:
         raise BundleError(
             f"{path.with_suffix('.pkl')}: SHA-256 {found[:12]}… is not the passport's; "
             f"the file was altered and is not loaded; {RETRAIN}"
@@ -152,7 +166,12 @@ def load(path: str | Path = DEFAULT) -> Bundle:
         listed = ", ".join(f"{name} {made} (here {here.get(name)})" for name, made in other.items())
         raise BundleError(f"{path}: made with {listed}; install requirements.lock or {RETRAIN}")
     settings = dict(passport["feature_config"])
-    config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
+    try:
+        config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
+    except (TypeError, KeyError, SerError) as error:
+        raise BundleError(
+            f"{path}: its features are not those of this ser_lib ({error}); {RETRAIN}"
+        ) from error
     if config.hash != passport["feature_hash"] or list(feature_names(config)) != passport["feature_names"]:
         raise BundleError(f"{path}: its features are not those of this ser_lib; {RETRAIN}")
     return Bundle(pickle.loads(content), passport, config)

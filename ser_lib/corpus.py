@@ -282,7 +282,8 @@ def _from_folder(folder: Path) -> tuple[pd.DataFrame, list[dict]]:
 
 def _from_manifest(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype={"speaker": str, "emotion": str, "path": str, "clip_id": str})
+        text = {name: str for name in CLIP_COLUMNS if name != "repetition"}
+        table = pd.read_csv(path, dtype=text)
     except (ValueError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: not a CSV table ({error})") from error
     missing = [name for name in ("path", "speaker", "emotion") if name not in table]

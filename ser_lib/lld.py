@@ -189,22 +189,21 @@ def pitch(y: np.ndarray, *, rate: int, hop: int) -> tuple[np.ndarray, np.ndarray
     norm = _autocorrelation(window[None], n_fft)[0, : high + 1]
     acf = acf[:, : high + 1] / (np.maximum(acf[:, :1], np.float32(FLOOR)) * (norm / norm[0]))
     lags = np.arange(low, high)
-    inner = acf[:, low:high]
-    is_peak = (inner >= acf[:, low - 1 : high - 1]) & (inner >= acf[:, low + 1 : high + 1])
+    left, inner, right = acf[:, low - 1 : high - 1], acf[:, low:high], acf[:, low + 1 : high + 1]
+    is_peak = (inner >= left) & (inner >= right)
+    bend = np.minimum(left - 2 * inner + right, np.float32(-1e-6))
+    shift = np.clip((left - right) / (2 * bend), -0.5, 0.5)  # of the parabola through three lags
+    height = inner - (left - right) * shift / 4
     octave = (12 * np.log2(half / lags)).astype(np.float32)  # semitones above 1 Hz
-    score = np.where(is_peak, inner, -1) + np.float32(0.002) * octave
-
-    first = score.argmax(axis=1)
-    sure = np.take_along_axis(inner, first[:, None], axis=1)[:, 0] > VOICED
-    centre = np.median(octave[first[sure]]) if sure.any() else np.median(octave)
-    best = (score - np.float32(0.012) * np.abs(octave - centre)).argmax(axis=1) + low
+    score = np.where(is_peak, height, -1) + np.float32(0.002) * octave
 
     rows = np.arange(len(acf))
-    left, middle, right = acf[rows, best - 1], acf[rows, best], acf[rows, best + 1]
-    bend = left - 2 * middle + right
-    shift = np.where(np.abs(bend) > 1e-6, 0.5 * (left - right) / np.where(bend == 0, 1, bend), 0)
-    f0 = half / (best + np.clip(shift, -0.5, 0.5))
-    strength = np.clip(middle, 0, 1)
+    first = score.argmax(axis=1)
+    sure = height[rows, first] > VOICED
+    centre = np.median(octave[first[sure]]) if sure.any() else np.median(octave)
+    best = (score - np.float32(0.012) * np.abs(octave - centre)).argmax(axis=1)
+    f0 = half / (lags[best] + shift[rows, best])
+    strength = np.clip(height[rows, best], 0, 1)
     return median_filter(f0, 5, mode="nearest").astype(np.float32), strength.astype(np.float32)
 
 

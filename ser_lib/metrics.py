@@ -19,7 +19,16 @@ TINY = 1e-12
 
 
 def speaker_counts(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """Confusion counts, shape (n_seeds, n_speakers, n_labels, n_labels); speakers in sorted order."""
+    """Confusion counts, shape (n_seeds, n_speakers, n_labels, n_labels); speakers in sorted order.
+
+    Raises
+    ------
+    ValueError
+        An emotion in the table is not among `labels`.
+    """
+    strange = (set(predictions["emotion"]) | set(predictions["predicted"])) - set(labels)
+    if strange:
+        raise ValueError(f"{', '.join(sorted(strange))}: not among the labels {', '.join(labels)}")
     code = {label: i for i, label in enumerate(labels)}
     seeds, seed = np.unique(predictions["seed"], return_inverse=True)
     speakers, speaker = np.unique(predictions["speaker"], return_inverse=True)

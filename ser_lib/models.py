@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.special import ndtri
 from sklearn.base import BaseEstimator, ClassifierMixin, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import QuantileTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from ser_lib.errors import SerError
@@ -94,9 +95,19 @@ class Balanced(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
-def to_normal() -> QuantileTransformer:
-    """Each feature by its rank, as a normal deviate: outliers and units no longer matter."""
-    return QuantileTransformer(n_quantiles=100, output_distribution="normal")
+def normal_deviates(u: np.ndarray) -> np.ndarray:
+    """Normal deviates of ranks from 0 to 1, within scikit-learn's own bounds (about 5.2)."""
+    limit = -ndtri(1e-7)
+    return np.clip(ndtri(u), -limit, limit)
+
+
+def to_normal() -> Pipeline:
+    """Each feature by its rank, as a normal deviate: outliers and units no longer matter.
+
+    In two steps, since `QuantileTransformer(output_distribution="normal")` goes through scipy.stats
+    column by column, which takes ten times as long for a single clip.
+    """
+    return make_pipeline(QuantileTransformer(n_quantiles=100), FunctionTransformer(normal_deviates))
 
 
 def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:

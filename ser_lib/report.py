@@ -99,8 +99,9 @@ class Report:
 
     @property
     def model_path(self) -> Path:
-        """Where a chosen model goes: `models/` for the committed reports, else beside this report."""
-        return (ROOT / "models" if self.folder.parent == REPORTS else self.folder) / "ser.json"
+        """Where a chosen model goes: `models/` from the standard run, else beside this report."""
+        standard = self.folder.with_name(self.folder.name.removesuffix(".running")) == REPORTS / self.notebook
+        return (ROOT / "models" if standard else self.folder) / "ser.json"
 
     def figure(self, drawn: Figure | Axes, name: str) -> None:
         """Save a figure as `<name>.png`; the notebook shows it as well."""

@@ -53,8 +53,8 @@ def plan(
     notebooks : sequence of str
         Run or notebook names, or their beginnings ("03", "03_four"); all of `RUNS` if empty.
     given : mapping of str to str
-        Parameters as typed; they replace those of `RUNS`. A notebook that `RUNS` holds several times
-        is run once where `given` sets what they differ in.
+        Parameters as typed; they replace those of `RUNS`, and the run gets a folder of its own. A
+        notebook that `RUNS` holds several times is run once where `given` sets what they differ in.
     name : str
         Of the report folder, where one run is left.
 
@@ -79,17 +79,19 @@ def plan(
     for run in chosen:
         values = {key: convert(run.notebook, key, text) for key, text in given.items()}
         merged = {**run.parameters, **values}
-        label = name or run.name
-        if not name and set(run.parameters) & set(given):
-            label = f"{run.notebook[:2]}_{'_'.join(_slug(str(value)) for value in merged.values())}"
+        label = name or _label(run, values)
         runs.setdefault((run.notebook, json.dumps(merged, sort_keys=True)), Run(label, run.notebook, merged))
     if name and len(runs) > 1:
         raise ReportError(f"--name {name} is for one run; {len(runs)} are asked for, narrow --notebook")
     return list(runs.values())
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+def _label(run: Run, given: Mapping[str, Any]) -> str:
+    """A folder of its own for other parameters: `03_four_seeds-5`; `03_seeds-5_emotions-sad-angry`."""
+    base = run.notebook[:2] if set(run.parameters) & set(given) else run.name
+    return "_".join(
+        [base, *(re.sub(r"[^A-Za-z0-9]+", "-", f"{key}={value}").strip("-") for key, value in given.items())]
+    )
 
 
 def convert(notebook: str, name: str, text: str) -> Any:
@@ -250,7 +252,9 @@ def write_readme(path: Path = ROOT / "README.md", out: Path = REPORTS) -> None:
     """Put the main table between the two `results` marks of the repository's README."""
     before, mark, rest = path.read_text().partition("<!-- results -->\n")
     _, end, after = rest.partition("<!-- /results -->")
-    path.write_text(f"{before}{mark}{main_table(read_results(out))}\n{end}{after}")
+    results = read_results(out)
+    results = results[results["run"].isin([run.name for run in RUNS])]
+    path.write_text(f"{before}{mark}{main_table(results)}\n{end}{after}")
 
 
 PAGE = """<!doctype html>

@@ -23,6 +23,8 @@ RAVDESS_FOLDS = (
     (1, 4, 9, 22),
 )
 
+PUBLISHED = {f"{actor:02d}": fold for fold, actors in enumerate(RAVDESS_FOLDS) for actor in actors}
+
 
 def assign_folds(clips: pd.DataFrame, protocol: str = "actors5", *, seed: int = 0) -> pd.Series:
     """Give every clip the number of the fold in which it is tested.
@@ -79,8 +81,8 @@ def _by_speaker(clips: pd.DataFrame, protocol: str) -> pd.Series:
         raise CorpusError(f"{len(speakers)} speaker(s): testing on unheard speakers needs at least 2")
     if protocol == "loso":
         fold_of = {speaker: fold for fold, speaker in enumerate(speakers)}
-    elif set(clips.get("corpus", ["?"])) <= {"ravdess", "ravdess-song"}:
-        fold_of = {f"{actor:02d}": fold for fold, actors in enumerate(RAVDESS_FOLDS) for actor in actors}
+    elif set(clips.get("corpus", ["?"])) <= {"ravdess", "ravdess-song"} and set(speakers) <= set(PUBLISHED):
+        fold_of = PUBLISHED
     else:
         splitter = GroupKFold(min(5, len(speakers)))
         fold_of = {

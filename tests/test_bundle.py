@@ -63,7 +63,8 @@ def test_round_trip(saved):
     loaded = bundle.load(folder / "tiny.json")
     np.testing.assert_array_equal(loaded.model.predict_proba(X), model.predict_proba(X))
     assert loaded.config == FeatureConfig("compact")
-    assert loaded.passport["name"] == "tiny" and loaded.passport["licence"] == "CC0"
+    assert loaded.passport["name"] == "tiny"
+    assert loaded.passport["licence"] == "CC0"
     assert loaded.passport["classes"] == sorted(FOUR)
 
 

@@ -51,7 +51,9 @@ def test_what_runs_is_what_is_locked(name):
 def test_the_readme_shows_the_committed_results():
     text = (ROOT / "README.md").read_text()
     shown = text.partition("<!-- results -->\n")[2].partition("<!-- /results -->")[0]
-    assert shown.strip() == reruns.main_table(reruns.read_results())
+    results = reruns.read_results()
+    standard = results[results["run"].isin([run.name for run in reruns.RUNS])]
+    assert shown.strip() == reruns.main_table(standard)
     assert (REPORTS / "README.md").is_file()
 
 

@@ -26,14 +26,14 @@ def test_the_whole_plan_is_the_main_job():
 def test_a_parameter_that_tells_two_runs_apart_makes_one_run():
     (run,) = reruns.plan(["03"], {"emotions": "calm,happy", "protocol": "loso"})
     assert dict(run.parameters) == {"emotions": "calm,happy", "protocol": "loso"}
-    assert run.name == "03_calm-happy_loso"
+    assert run.name == "03_emotions-calm-happy_protocol-loso"
 
 
-def test_another_parameter_keeps_both_runs():
+def test_another_parameter_keeps_both_runs_apart_from_the_standard_ones():
     runs = reruns.plan(["03"], {"seeds": "5"})
     assert [(run.name, run.parameters["emotions"], run.parameters["seeds"]) for run in runs] == [
-        ("03_four", "four", "5"),
-        ("03_eight", "eight", "5"),
+        ("03_four_seeds-5", "four", "5"),
+        ("03_eight_seeds-5", "eight", "5"),
     ]
 
 
@@ -106,10 +106,14 @@ def test_the_main_table_marks_the_random_split(tmp_path):
 
 
 def test_the_readme_keeps_its_text_around_the_table(tmp_path):
+    (tmp_path / "03_other").mkdir()
+    content = {"run": {}, "results": [{"metric": "uar", "emotions": "x", "model": "m", "protocol": "loso"}]}
+    (tmp_path / "03_other" / "metrics.json").write_text(json.dumps(content))
     (tmp_path / "README.md").write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     reruns.write_readme(tmp_path / "README.md", tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n<!-- results -->\n| emotions |")
+    assert "loso" not in text  # a rerun with other parameters is no headline
     assert text.endswith("<!-- /results -->\nafter\n")
     assert "old" not in text
 

@@ -107,7 +107,8 @@ def problem(response: requests.Response, status: int) -> str:
     assert response.headers["Content-Type"] == "application/problem+json"
     body = response.json()
     assert set(body) == {"type", "title", "status", "detail"}
-    assert body["type"] == "about:blank" and body["status"] == status
+    assert body["type"] == "about:blank"
+    assert body["status"] == status
     return body["detail"]
 
 
@@ -184,7 +185,7 @@ def test_health(server):
 
 
 @pytest.mark.parametrize(
-    "name, content, found",
+    ("name", "content", "found"),
     [
         ("note.wav", b"This is a text.\n" * 100, r"note\.wav: not audio, or damaged"),
         ("empty.wav", b"", r"empty\.wav: empty file \(0 bytes\)"),
@@ -232,7 +233,8 @@ def test_malformed_http(server):
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: many\r\n\r\n")
         answer = connection.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in answer
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in answer
 
 
 def test_unexpected_error_shows_no_inside(passport, monkeypatch):
@@ -242,9 +244,11 @@ def test_unexpected_error_shows_no_inside(passport, monkeypatch):
     client = serve.create_app(passport).test_client()
     monkeypatch.setattr(Bundle, "predict", lambda *_, **__: 1 / 0)
     response = client.post("/predict", data={"file": (io.BytesIO(b"RIFF"), "clip.wav")})
-    assert response.status_code == 500 and response.mimetype == "application/problem+json"
+    assert response.status_code == 500
+    assert response.mimetype == "application/problem+json"
     assert response.json["title"] == "Internal Server Error"
-    assert "division" not in response.text and "Traceback" not in response.text
+    assert "division" not in response.text
+    assert "Traceback" not in response.text
 
 
 # --- start ---
@@ -269,10 +273,13 @@ def test_port_in_use_is_one_line(server, passport):
     assert re.fullmatch(r"serve\.py: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
 
 
-@pytest.mark.parametrize("variable, value", [("SER_PORT", "70000"), ("SER_PORT", "x"), ("SER_THREADS", "0")])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SER_PORT", "70000"), ("SER_PORT", "x"), ("SER_THREADS", "0")]
+)
 def test_bad_settings_are_usage_errors(variable, value):
     code, said = run(**{variable: value})
-    assert code == 2 and "serve.py: error: " in said
+    assert code == 2
+    assert "serve.py: error: " in said
 
 
 def test_help_lists_the_environment():
@@ -280,14 +287,15 @@ def test_help_lists_the_environment():
         [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, text=True
     ).stdout
     for name in ("host", "port", "model", "threads"):
-        assert f"--{name}" in said and f"SER_{name.upper()}" in said
+        assert f"--{name}" in said
+        assert f"SER_{name.upper()}" in said
 
 
 # --- page ---
 
 
 @pytest.mark.parametrize(
-    "path, kind",
+    ("path", "kind"),
     [
         ("/", "text/html"),
         ("/web/app.js", "text/javascript"),
@@ -302,7 +310,8 @@ def test_page_and_assets(server, path, kind):
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     policy = response.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'self'; media-src 'self' blob:;")
-    assert "unsafe" not in policy and "http" not in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", response.text)
 
 
@@ -351,10 +360,8 @@ class Browser:
             event
             for event in self.events
             if event["method"] == "Runtime.exceptionThrown"
-            or event["method"] == "Log.entryAdded"
-            and event["params"]["entry"]["level"] == "error"
-            or event["method"] == "Runtime.consoleAPICalled"
-            and event["params"]["type"] == "error"
+            or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
+            or (event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] == "error")
         ]
 
 
@@ -391,7 +398,8 @@ def test_page_in_a_browser(server, browser, clip, tmp_path):
     said = wait_for(lambda: browser.value("document.querySelector('.emotion')?.innerText"))
     assert said.lower() == "fearful"
     bars = browser.value("document.querySelector('#bars').innerText").lower().split()
-    assert bars[0] == "fearful" and set(bars[::2]) == set(FOUR)
+    assert bars[0] == "fearful"
+    assert set(bars[::2]) == set(FOUR)
     colour = "getComputedStyle(document.querySelector('.fill')).backgroundColor"
     assert browser.value(colour) == "rgb(123, 79, 163)"
     assert browser.value("document.querySelector('#error').innerText") == ""

@@ -1,0 +1,367 @@
+"""metrics: against scikit-learn and against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from ser_lib import metrics
+from ser_lib.corpus import EIGHT, FOUR
+from ser_lib.metrics import (
+    METRICS,
+    calibration_error,
+    confusion,
+    difference,
+    fit_temperature,
+    from_counts,
+    per_class,
+    per_speaker,
+    probabilities,
+    reliability,
+    score,
+    sharpen,
+    speaker_counts,
+    verdict,
+)
+
+LABELS = list(FOUR)
+
+
+def guesses(seed: int = 0, *, labels=LABELS, speakers: int = 6, clips_each: int = 20, seeds=(0,), skill=0.4):
+    """A predictions table of one model; the true emotions are the same for every model seed."""
+    truth = np.random.default_rng([seed, 99])
+    rng = np.random.default_rng(seed)
+    n = speakers * clips_each
+    frame = pd.DataFrame(
+        {
+            "clip_id": [f"clip{i}" for i in range(n)],
+            "speaker": np.repeat([f"{s:02d}" for s in range(speakers)], clips_each),
+            "emotion": truth.choice(labels, n, p=truth.dirichlet(np.full(len(labels), 3.0))),
+        }
+    )
+    tables = []
+    for model_seed in seeds:
+        predicted = np.where(rng.random(n) < skill, frame["emotion"], rng.choice(labels, n))
+        tables.append(frame.assign(seed=model_seed, predicted=predicted))
+    return pd.concat(tables).sample(frac=1, random_state=seed).reset_index(drop=True)
+
+
+ORACLES = {
+    "uar": lambda true, said, labels: sk.balanced_accuracy_score(true, said),
+    "accuracy": lambda true, said, labels: sk.accuracy_score(true, said),
+    "macro_f1": lambda true, said, labels: sk.f1_score(
+        true, said, labels=sorted(set(true) | set(said)), average="macro", zero_division=0
+    ),
+    "weighted_f1": lambda true, said, labels: sk.f1_score(
+        true, said, labels=labels, average="weighted", zero_division=0
+    ),
+}
+
+
+# --- against scikit-learn --------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("absent", [None, "true", "said", "both"])
+def test_metrics_equal_scikit_learn(metric, seed, absent):
+    table = guesses(seed, labels=list(EIGHT))
+    if absent in ("true", "both"):
+        table = table[table["emotion"] != "sad"]
+    if absent in ("said", "both"):
+        table.loc[table["predicted"] == "sad", "predicted"] = "calm"
+    value = score(table, EIGHT, metric)[0]
+    assert value == pytest.approx(
+        ORACLES[metric](table["emotion"], table["predicted"], list(EIGHT)), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_uar_is_the_macro_recall_of_the_emotions_that_have_clips(seed):
+    table = guesses(seed, labels=list(EIGHT))
+    table = table[~table["emotion"].isin(["sad", "angry"])]
+    present = [emotion for emotion in EIGHT if emotion not in ("sad", "angry")]
+    macro = sk.recall_score(table["emotion"], table["predicted"], labels=present, average="macro")
+    assert score(table, EIGHT)[0] == pytest.approx(macro)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_tables_equal_scikit_learn(seeds):
+    table = guesses(1, labels=list(EIGHT), seeds=seeds)
+    table = table[table["emotion"] != "disgust"]
+    true, said = table["emotion"], table["predicted"]
+    expected = sk.confusion_matrix(true, said, labels=EIGHT, normalize="true")
+    matrix = confusion(table, EIGHT)
+    np.testing.assert_allclose(matrix, expected)
+    assert (list(matrix.index), list(matrix.columns)) == (list(EIGHT), list(EIGHT))
+    assert (matrix.index.name, matrix.columns.name) == ("emotion", "predicted")
+    precision, recall, f1, clips = sk.precision_recall_fscore_support(
+        true, said, labels=EIGHT, zero_division=0
+    )
+    found = per_class(table, EIGHT)
+    np.testing.assert_allclose(
+        found[["precision", "recall", "f1"]], np.stack([precision, recall, f1], axis=1)
+    )
+    np.testing.assert_array_equal(found["clips"], clips / len(seeds))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_seeds_are_averaged_not_pooled(metric):
+    table = guesses(2, seeds=(3, 5, 8))
+    each = [score(part, LABELS, metric)[0] for _, part in table.groupby("seed")]
+    assert score(table, LABELS, metric)[0] == pytest.approx(np.mean(each), abs=1e-12)
+    assert len(set(each)) == 3
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_each_speaker_alone():
+    table = guesses(3, seeds=(0, 1))
+    found = per_speaker(table, LABELS)
+    for speaker, part in table.groupby("speaker"):
+        each = [sk.balanced_accuracy_score(t["emotion"], t["predicted"]) for _, t in part.groupby("seed")]
+        assert found[speaker] == pytest.approx(np.mean(each))
+    assert list(found.index) == sorted(found.index)
+    assert found.name == "uar"
+
+
+def test_counts_hold_every_clip_once():
+    table = guesses(4, seeds=(0, 1))
+    counts = speaker_counts(table, LABELS)
+    assert counts.shape == (2, 6, 4, 4)
+    assert counts.sum() == len(table)
+    here = table[(table["seed"] == 1) & (table["speaker"] == "04")]
+    np.testing.assert_array_equal(
+        counts[1, 4], sk.confusion_matrix(here["emotion"], here["predicted"], labels=LABELS)
+    )
+
+
+def test_the_order_of_rows_does_not_matter_and_that_of_labels_neither():
+    table = guesses(5, seeds=(0, 1))
+    for metric in METRICS:
+        value = score(table, LABELS, metric)
+        assert score(table.iloc[::-1], LABELS, metric) == pytest.approx(value)
+        assert score(table, LABELS[::-1], metric) == pytest.approx(value)
+
+
+def test_a_perfect_and_a_hopeless_model():
+    table = guesses(6)
+    right = table.assign(predicted=table["emotion"])
+    wrong = table.assign(
+        predicted=table["emotion"].map(dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True)))
+    )
+    for metric in METRICS:
+        assert score(right, LABELS, metric) == (1, 1, 1)
+        assert score(wrong, LABELS, metric) == (0, 0, 0)
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(
+        ValueError, match=r"metric 'war' is unknown; choose one of uar, accuracy, macro_f1, weigh"
+    ):
+        score(guesses(), LABELS, "war")
+    with pytest.raises(ValueError, match=r"metric 'auc' is unknown"):
+        from_counts(np.eye(4), "auc")
+
+
+# --- intervals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_interval_equals_a_bootstrap_done_the_slow_way(metric, monkeypatch):
+    """Tables of whole speakers are put together draw by draw and scored by scikit-learn."""
+    monkeypatch.setattr(metrics, "N_DRAWS", 60)
+    table = guesses(7, seeds=(0, 1), speakers=4, clips_each=40)
+    by_speaker = [part for _, part in table.groupby("speaker")]
+    values = []
+    for draw in metrics._draws(4, seed=11):
+        drawn = pd.concat(
+            [part for part, times in zip(by_speaker, draw, strict=True) for _ in range(int(times))]
+        )
+        each = [ORACLES[metric](t["emotion"], t["predicted"], LABELS) for _, t in drawn.groupby("seed")]
+        values.append(np.mean(each))
+    _, low, high = score(table, LABELS, metric, seed=11)
+    np.testing.assert_allclose((low, high), np.quantile(values, (0.025, 0.975)), atol=1e-12)
+
+
+def test_draws_are_of_speakers_with_replacement():
+    draws = metrics._draws(24, seed=0)
+    assert draws.shape == (2_000, 24)
+    assert set(draws.sum(axis=1)) == {24}
+    np.testing.assert_allclose(draws.mean(axis=0), 1, atol=0.1)
+    np.testing.assert_allclose((draws == 0).mean(), (1 - 1 / 24) ** 24, atol=0.01)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_holds_the_value_and_narrows_with_more_speakers(metric, seed):
+    widths = []
+    for speakers in (6, 24, 96):
+        value, low, high = score(guesses(seed, speakers=speakers), LABELS, metric)
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    """Speakers differ in how well they are heard; the long-run accuracy is 0.6 by construction."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(120):
+        skill = np.clip(rng.normal(0.6, 0.1, 24), 0, 1)
+        right = rng.random((24, 40)) < skill[:, None]
+        table = pd.DataFrame({"speaker": np.repeat(np.arange(24), 40), "seed": 0, "emotion": "a"})
+        table["predicted"] = np.where(right.ravel(), "a", "b")
+        _, low, high = score(table, ["a", "b"], "accuracy")
+        inside += low <= 0.6 <= high
+    assert 0.88 < inside / 120 < 0.99
+
+
+def test_the_seed_decides_the_draws_alone():
+    table = guesses(8)
+    assert score(table, LABELS, seed=1) == score(table, LABELS, seed=1)
+    assert score(table, LABELS, seed=1)[0] == score(table, LABELS, seed=2)[0]
+    assert score(table, LABELS, seed=1)[1:] != score(table, LABELS, seed=2)[1:]
+
+
+# --- differences -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_table_differs_from_itself_by_nothing(metric):
+    table = guesses(9, seeds=(0, 1))
+    assert difference(table, table.sample(frac=1, random_state=1), LABELS, metric) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_difference_is_of_the_scores_and_turns_its_sign(metric):
+    good, poor = guesses(10, skill=0.7), guesses(10, skill=0.2)
+    value, low, high = difference(good, poor, LABELS, metric)
+    assert value == pytest.approx(score(good, LABELS, metric)[0] - score(poor, LABELS, metric)[0])
+    assert 0 < low < value < high
+    back = difference(poor, good, LABELS, metric)
+    assert back == pytest.approx((-value, -high, -low))
+
+
+def test_pairing_is_surer_than_two_intervals():
+    """Hard speakers are hard for both models, so their difference varies less than either score."""
+    a = guesses(11, skill=0.5, speakers=12)
+    hard = a["speaker"] < "06"
+    a.loc[hard, "predicted"] = "calm"
+    b = a.copy()
+    better = b.groupby("speaker").head(2).index
+    b.loc[better, "predicted"] = b.loc[better, "emotion"]
+    paired = difference(b, a, LABELS, "accuracy")
+    alone = score(a, LABELS, "accuracy")
+    assert paired[2] - paired[1] < 0.5 * (alone[2] - alone[1])
+
+
+def test_models_with_different_numbers_of_seeds_can_be_compared():
+    a, b = guesses(12, seeds=(0, 1, 2)), guesses(12, seeds=(7,))
+    assert difference(a, b, LABELS)[0] == pytest.approx(score(a, LABELS)[0] - score(b, LABELS)[0])
+
+
+def test_other_clips_cannot_be_paired():
+    table = guesses(13)
+    with pytest.raises(ValueError, match=r"a paired difference needs predictions of the same clips"):
+        difference(table, table[table["clip_id"] != "clip3"], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("gap", "sentence"),
+    [
+        (
+            (0.031, 0.01, 0.052),
+            "MLP is ahead of SVM (MLP minus SVM: +3.1% UAR, 95 % interval +1.0% to +5.2%).",
+        ),
+        (
+            (-0.031, -0.052, -0.01),
+            "SVM is ahead of MLP (MLP minus SVM: -3.1% UAR, 95 % interval -5.2% to -1.0%).",
+        ),
+        (
+            (0.031, -0.002, 0.06),
+            "No clear winner between MLP and SVM (MLP minus SVM: +3.1% UAR, 95 % interval -0.2% to +6.0%).",
+        ),
+        (
+            (0.0, 0.0, 0.0),
+            "No clear winner between MLP and SVM (MLP minus SVM: +0.0% UAR, 95 % interval +0.0% to +0.0%).",
+        ),
+    ],
+)
+def test_verdicts(gap, sentence):
+    assert verdict("MLP", "SVM", gap) == sentence
+
+
+# --- probabilities ---------------------------------------------------------------------------------
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def test_probabilities_follow_the_labels_asked_for():
+    table = pd.DataFrame({"p_sad": [0.1], "p_calm": [0.2], "seed": [0], "p_happy": [0.7]})
+    np.testing.assert_array_equal(probabilities(table, ["happy", "sad", "calm"]), [[0.7, 0.1, 0.2]])
+
+
+@pytest.mark.parametrize("n_bins", [5, 10, 15])
+def test_calibration_error_equals_a_plain_loop(n_bins):
+    rng = np.random.default_rng(n_bins)
+    p = np.vstack([rng.dirichlet(np.full(4, 0.5), 500), np.eye(4)])
+    correct = rng.random(len(p)) < 0.5
+    error, rows = 0.0, []
+    for b in range(n_bins):
+        inside = [
+            i for i in range(len(p)) if b / n_bins <= p[i].max() < (b + 1) / n_bins or (b == n_bins - 1 and p[i].max() == 1)
+        ]  # fmt: skip
+        if inside:
+            confidence = sum(p[i].max() for i in inside) / len(inside)
+            accuracy = sum(correct[i] for i in inside) / len(inside)
+            rows.append((confidence, accuracy, len(inside)))
+            error += len(inside) / len(p) * abs(confidence - accuracy)
+    assert calibration_error(p, correct, n_bins=n_bins) == pytest.approx(error)
+    np.testing.assert_allclose(
+        reliability(p, correct, n_bins=n_bins)[["confidence", "accuracy", "clips"]], rows
+    )
+
+
+def test_calibration_error_of_simple_cases():
+    sure = np.tile([1.0, 0.0], (10, 1))
+    assert calibration_error(sure, np.ones(10, bool)) == 0
+    assert calibration_error(sure, np.zeros(10, bool)) == 1
+    assert calibration_error(sure, np.arange(10) < 7) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 3.5])
+def test_a_known_temperature_is_found_again(temperature):
+    """Labels are drawn from `fair`; the model's logits are `temperature` times too large."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 1.5, (20_000, 4))
+    fair = softmax(logits)
+    true = (fair.cumsum(axis=1) < rng.random((len(fair), 1))).sum(axis=1)
+    found = fit_temperature(softmax(temperature * logits), true)
+    assert found == pytest.approx(temperature, rel=0.04)
+    np.testing.assert_allclose(sharpen(softmax(temperature * logits), temperature), fair, atol=1e-3)
+
+
+def test_certain_and_wrong_stays_finite():
+    p = np.tile([1.0, 0.0, 0.0], (30, 1))
+    temperature = fit_temperature(p, np.arange(30) % 3)
+    assert np.isfinite(temperature)
+    assert temperature > 1
+    assert np.isfinite(sharpen(p, temperature)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 2.0, 10.0])
+def test_sharpening_keeps_the_argmax_and_the_sum(temperature):
+    p = np.random.default_rng(2).dirichlet(np.full(8, 0.3), 1_000)
+    out = sharpen(p, temperature)
+    np.testing.assert_array_equal(out.argmax(axis=1), p.argmax(axis=1))
+    np.testing.assert_allclose(out.sum(axis=1), 1)
+    sureness = out.max(axis=1) - p.max(axis=1)
+    assert (sureness <= 1e-9).all() if temperature >= 1 else (sureness >= -1e-9).all()
+    if temperature == 1:
+        np.testing.assert_allclose(out, p, atol=1e-9)

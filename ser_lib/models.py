@@ -30,7 +30,7 @@ SEARCH: dict[str, dict[str, list]] = {
         "balanced__estimator__max_iter": [6, 10, 20],
     },
     "xgboost": {
-        "balanced__estimator__max_depth": [2, 4],
+        "balanced__estimator__max_depth": [2, 3],
         "balanced__estimator__learning_rate": [0.1, 0.2],
     },
     "logistic": {"logisticregression__C": [0.001, 0.003, 0.01]},
@@ -85,7 +85,12 @@ class Balanced(ClassifierMixin, BaseEstimator):
         self.classes_, code = np.unique(y, return_inverse=True)
         self.estimator_ = clone(self.estimator)
         self.estimator_.fit(X, code, sample_weight=compute_sample_weight("balanced", code))
-        vars(self.estimator_).pop("_optimizer", None)  # Adam's moments: two thirds of the pickle
+        for scaffold in (
+            "_optimizer",
+            "_best_coefs",
+            "_best_intercepts",
+        ):  # of MLPClassifier; a large part of a pickle
+            vars(self.estimator_).pop(scaffold, None)
         return self
 
     def predict_proba(self, X):

@@ -185,7 +185,7 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
     ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
     ax.annotate(
         "chance",
-        (chance, len(models) - 0.45),
+        (chance, -0.45),
         (3, 0),
         textcoords="offset points",
         fontsize=8,
@@ -202,17 +202,19 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
     return ax
 
 
-def plot_speaker_gaps(gaps: pd.Series, *, label: str, title: str = "", ax: Axes | None = None) -> Axes:
-    """One bar a speaker: how far one model is ahead of the other."""
+def plot_speaker_gaps(
+    gaps: pd.Series, *, models: tuple[str, str], title: str = "", ax: Axes | None = None
+) -> Axes:
+    """One bar a speaker: how far the first model is ahead of the second, in the colour of who is ahead."""
     ax = _axes(ax, 6.5, 3)
     gaps = gaps.sort_values()
-    ax.bar(
-        gaps.index.astype(str), gaps, color=np.where(gaps > 0, MODEL_COLOURS["mlp"], MODEL_COLOURS["xgboost"])
-    )
+    first, second = (MODEL_COLOURS.get(name, "#333333") for name in models)
+    ax.bar(gaps.index.astype(str), gaps, color=np.where(gaps > 0, first, second))
     ax.axhline(0, color="#333333", linewidth=0.8)
-    ax.set(xlabel="speaker", ylabel=label, title=title)
+    ax.set(xlabel="speaker", ylabel=f"UAR, {models[0]} minus {models[1]}", title=title)
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:+.0%}")
     ax.tick_params(axis="x", labelsize=7)
+    ax.grid(axis="x", visible=False)
     return ax
 
 

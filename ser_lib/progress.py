@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,6 +24,12 @@ def parallel(
     from tqdm import tqdm
 
     items = list(items)
+    bar = {
+        "desc": what,
+        "delay": 2,
+        "leave": False,
+        "disable": "SER_REPORT_DIR" in os.environ,
+    }  # not in a report
     with Parallel(n_jobs=n_jobs if len(items) > 1 else 1, return_as="generator") as pool:
         results = pool(delayed(work)(item) for item in items)
-        return list(tqdm(results, total=len(items), desc=what, delay=2, leave=False, file=sys.stderr))
+        return list(tqdm(results, total=len(items), file=sys.stderr, **bar))

@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,36 +128,45 @@ def execute(run: Run, out: Path = REPORTS) -> Path:
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     running, done, failed = (out / f"{run.name}{suffix}" for suffix in (".running", "", ".failed"))
     for folder in (running, failed):
         shutil.rmtree(folder, ignore_errors=True)
     running.mkdir(parents=True)
     executed = running / "notebook.ipynb"
-    before = os.environ.get(FOLDER_VARIABLE)
-    os.environ[FOLDER_VARIABLE] = str(running.resolve())
     try:
-        papermill.execute_notebook(
-            str(NOTEBOOKS / f"{run.notebook}.ipynb"),
-            str(executed),
-            parameters=dict(run.parameters),
-            log_output=False,
-        )
+        with _environment(FOLDER_VARIABLE, str(running.resolve())):
+            papermill.execute_notebook(
+                str(NOTEBOOKS / f"{run.notebook}.ipynb"),
+                str(executed),
+                parameters=dict(run.parameters),
+                config=Config(KernelManager={"transport": "tcp" if os.name == "nt" else "ipc"}),
+            )
     except PapermillExecutionError as error:
         running.rename(failed)
         raise ReportError(
             f"{run.notebook}, cell {error.cell_index + 1} of run {run.name}: {error.ename}: {error.evalue}\n"
             f"The partly executed copy is {failed / 'notebook.ipynb'}"
         ) from error
-    finally:
-        os.environ.pop(FOLDER_VARIABLE)
-        if before is not None:
-            os.environ[FOLDER_VARIABLE] = before
     _to_html(executed, running / "index.html", title=run.name)
     executed.unlink()
     shutil.rmtree(done, ignore_errors=True)
     running.rename(done)
     return done
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable for the kernel that starts inside; as before afterwards."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _to_html(executed: Path, page: Path, *, title: str) -> None:
@@ -204,7 +214,7 @@ def main_table(results: pd.DataFrame) -> str:
         "loso": "unheard speakers (`loso`)",
         "random": "random split ✗",
     }
-    uar = results[results["metric"] == "uar"].drop_duplicates(["emotions", "model", "protocol"], keep="last")
+    uar = results[results["metric"] == "uar"].drop_duplicates(["emotions", "model", "protocol"])
     protocols = [name for name in names if name in set(uar["protocol"])]
     lines = [
         "| emotions | model | " + " | ".join(names[name] for name in protocols) + " |",

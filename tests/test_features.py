@@ -211,6 +211,16 @@ def test_timing_of_bursts_and_pauses():
     assert_allclose([row["time_pause_std"], row["time_voiced_std"]], 0, atol=frame / 2)
 
 
+def test_a_hiss_is_unvoiced_but_no_pause():
+    """0.4 s of voice, 0.2 s of noise as loud, 0.4 s of voice."""
+    voice = 0.3 * np.sin(2 * np.pi * 200 * TIME[: int(0.4 * RATE)])
+    hiss = 0.2 * np.random.default_rng(0).standard_normal(int(0.2 * RATE))
+    row = extract(clip_of(np.concatenate([voice, hiss, voice])))
+    assert row["time_pause_share"] == row["time_pause_max"] == 0
+    assert_allclose([row["time_voiced_rate"], row["time_unvoiced_rate"]], [2, 1], rtol=1e-3)
+    assert_allclose(row["time_unvoiced_max"], 0.2, atol=0.06)  # pitch frames are 64 ms
+
+
 @pytest.mark.parametrize(("rate", "band"), [(1, 2), (3, 4), (6, 8), (12, 20)])
 def test_rhythm_is_the_rate_of_the_level(rate, band):
     """The level in decibels goes up and down `rate` times a second."""

@@ -39,9 +39,7 @@ def clip(request) -> np.ndarray:
     return CLIPS[request.param]
 
 
-# 551.7 Hz is 14.5 lags: the two lags beside the peak are lower than the one at two periods.
-HALF_LAG = pytest.mark.xfail(strict=True, reason="peaks are compared at whole lags, before interpolation")
-SWEEP = [*np.geomspace(80, 530, 24).round(1), pytest.param(551.7, marks=HALF_LAG), 600.0]
+SWEEP = np.geomspace(80, 600, 25).round(1)  # 551.7 is 14.5 lags: as far from a whole one as can be
 
 
 def voice(f0: float, *, tilt: float, wobble: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -246,12 +244,12 @@ def test_pitch_of_a_steady_voice(f0):
     assert off(found, f0).max() < 0.5
 
 
-@HALF_LAG
-def test_pitch_of_a_steady_bright_voice():
-    """6 dB an octave: glottal source and radiation at the lips; unlike a voice it never moves."""
+def test_octave_errors_of_a_steady_bright_voice():
+    """6 dB an octave, glottal source and lips; without the movement that a second pass relies on."""
     sweep = np.geomspace(80, 600, 60)
-    wrong = [off(lld.pitch(voice(f0, tilt=1)[0], rate=RATE, hop=HOP)[0], f0) > 6 for f0 in sweep]
-    assert np.mean(wrong) < 0.03
+    errors = [off(lld.pitch(voice(f0, tilt=1)[0], rate=RATE, hop=HOP)[0], f0) for f0 in sweep]
+    assert np.mean(np.concatenate(errors) > 6) < 0.03
+    assert np.median(np.concatenate(errors)) < 0.05
 
 
 @pytest.mark.parametrize("tilt", [0, 1, 2])

@@ -1,0 +1,376 @@
+"""evaluate: every clip is judged once, by a model that never heard its speaker nor saw its label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.pipeline import make_pipeline
+
+from ser_lib import evaluate, metrics, models, splits
+from ser_lib.corpus import FOUR
+from ser_lib.errors import CorpusError, SerError
+
+pytestmark = pytest.mark.filterwarnings("ignore:n_quantiles", "ignore:Got .batch_size.")  # few clips
+
+SPEAKERS = [f"{actor:02d}" for actor in (1, 2, 3, 4, 5, 6, 10, 17)]  # of all five published folds
+
+
+def synthetic(*, speakers=SPEAKERS, corpus="ravdess", repetitions=4, seed=0) -> pd.DataFrame:
+    """A feature table whose MFCC tell the emotion, whose mel bands tell nothing, and whose row is known."""
+    rng = np.random.default_rng(seed)
+    grid = pd.MultiIndex.from_product([speakers, FOUR, range(repetitions)], names=["speaker", "emotion", "n"])
+    table = grid.to_frame(index=False).assign(corpus=corpus)
+    table["clip_id"] = table["speaker"] + "-" + table["emotion"] + "-" + table.pop("n").astype(str)
+    code = table["emotion"].map(FOUR.index).to_numpy()
+    for i in range(4):
+        table[f"mfcc_{i + 1:02d}_mean"] = (code == i) * 3 + rng.normal(0, 1, len(table))
+    for i in range(4):
+        table[f"mel_{i + 1:02d}_mean"] = rng.normal(0, 1, len(table))
+    table["level_mean"] = np.arange(len(table), dtype=float)  # the row
+    features = evaluate.feature_columns(table)
+    return table.astype(dict.fromkeys(features, np.float32))
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return synthetic()
+
+
+class Recorder(ClassifierMixin, BaseEstimator):
+    """Notes the rows that it is fitted on and asked about; `right` decides how good it is."""
+
+    seen: list[dict]
+
+    def __init__(self, name="", seed=0, right=0.5):
+        self.name, self.seed, self.right = name, seed, right
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.trained_ = X[:, -1].astype(int)
+        Recorder.seen.append({"right": self.right, "train": self.trained_, "asked": []})
+        self.note_ = Recorder.seen[-1]
+        return self
+
+    def predict_proba(self, X):
+        """The likeliest emotion by the planted columns, or by their opposite where `right` is low."""
+        self.note_["asked"].append(X[:, -1].astype(int))
+        sign = 1 if self.right > 0.5 else -1
+        planted = X[:, [FOUR.index(label) for label in self.classes_]]
+        odds = np.exp(sign * planted)
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[dict]:
+    """Replaces every model by a `Recorder`; one entry a fit."""
+
+    def make(name, *, seed=0, **parameters):
+        return make_pipeline(Recorder(name, seed)).set_params(**parameters)
+
+    monkeypatch.setattr(models, "make", make)
+    Recorder.seen = []
+    return Recorder.seen
+
+
+def speakers_of(table: pd.DataFrame, rows: np.ndarray) -> set[str]:
+    return set(table["speaker"].iloc[rows])
+
+
+# --- small things ----------------------------------------------------------------------------------
+
+
+def test_select_keeps_the_clips_of_the_emotions(table):
+    found = evaluate.select(table, ["happy", "disgust"])
+    assert set(found["emotion"]) == {"happy", "disgust"}
+    assert len(found) == len(table) / 2
+    assert found.index.tolist() == list(range(len(found)))
+
+
+def test_select_refuses_an_emotion_without_clips(table):
+    with pytest.raises(CorpusError, match="no clip of emotion sad, bored; the table holds calm, disgust"):
+        evaluate.select(table, ["calm", "sad", "bored"])
+
+
+@pytest.mark.parametrize(("spec", "seeds"), [("0,1,2", [0, 1, 2]), ("3", [3]), (4, [4]), ("0, 7", [0, 7])])
+def test_seed_list(spec, seeds):
+    assert evaluate.seed_list(spec) == seeds
+
+
+@pytest.mark.parametrize("spec", ["a", "0,", "1.5", ""])
+def test_seed_list_refuses_what_is_no_whole_number(spec):
+    with pytest.raises(SerError, match="give whole numbers, as in seeds=0,1,2"):
+        evaluate.seed_list(spec)
+
+
+def test_model_list():
+    assert evaluate.model_list("mlp, xgboost,") == ["mlp", "xgboost"]
+    with pytest.raises(SerError, match="'svm' is unknown"):
+        evaluate.model_list("mlp,svm")
+
+
+def test_feature_columns_are_no_clip_columns(table):
+    assert evaluate.feature_columns(table) == [*(c for c in table if c.endswith("_mean"))]
+    assert len(evaluate.feature_columns(table)) == 9
+
+
+# --- out of fold -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["actors5", "loso"])
+def test_every_clip_is_judged_once_a_model_and_seed(table, protocol):
+    found = evaluate.out_of_fold(table, ["logistic", "majority"], protocol=protocol, seeds=[0, 3], n_jobs=1)
+    assert len(found) == 4 * len(table)
+    for _, part in found.groupby(["model", "seed"]):
+        assert sorted(part["clip_id"]) == sorted(table["clip_id"])
+    assert set(found["protocol"]) == {protocol}
+    assert set(found["seed"]) == {0, 3}
+    folds = splits.assign_folds(table, protocol)
+    expected = table.assign(fold=folds).set_index("clip_id")
+    for name in ("fold", "speaker", "emotion"):
+        assert (found[name] == expected.loc[found["clip_id"], name].to_numpy()).all(), name
+
+
+def test_a_random_quarter_is_judged_and_another_a_seed(table):
+    found = evaluate.out_of_fold(table, ["majority"], protocol="random", seeds=[0, 1], n_jobs=1)
+    tested = [set(part["clip_id"]) for _, part in found.groupby("seed")]
+    assert [len(clips) for clips in tested] == [len(table) / 4] * 2
+    assert tested[0] != tested[1]
+
+
+def test_the_columns(table):
+    found = evaluate.out_of_fold(table, ["logistic"], n_jobs=1)
+    about = ["clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted"]
+    assert list(found.columns) == about + [f"p_{label}" for label in sorted(FOUR)]
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_probabilities_and_the_emotion_predicted(table, name):
+    found = evaluate.out_of_fold(table, [name], n_jobs=1)
+    p = found[[f"p_{label}" for label in FOUR]]
+    assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    assert (p.to_numpy() >= 0).all()
+    by_name = p.idxmax(axis=1).str.removeprefix("p_")
+    assert (p.max(axis=1) == [row[f"p_{row['predicted']}"] for _, row in found.iterrows()]).all()
+    if name != "majority":  # whose emotions are equally probable
+        assert (by_name == found["predicted"]).all()
+        assert (found["predicted"] == found["emotion"]).mean() > 0.6
+
+
+@pytest.mark.parametrize("protocol", ["actors5", "loso"])
+def test_no_speaker_is_on_both_sides(table, seen, protocol):
+    evaluate.out_of_fold(table, ["mlp", "xgboost"], protocol=protocol, seeds=[0, 1], n_jobs=1)
+    assert len(seen) == 4 * splits.assign_folds(table, protocol).nunique()
+    for note in seen:
+        (asked,) = note["asked"]
+        assert speakers_of(table, note["train"]).isdisjoint(speakers_of(table, asked))
+        assert sorted([*note["train"], *asked]) == list(range(len(table)))
+
+
+def test_the_order_of_the_clips_does_not_matter(table):
+    found = evaluate.out_of_fold(table, ["logistic"], n_jobs=1)
+    shuffled = table.sample(frac=1, random_state=0).reset_index(drop=True)
+    other = evaluate.out_of_fold(shuffled, ["logistic"], n_jobs=1)
+    p = [f"p_{label}" for label in FOUR]
+    a, b = (frame.set_index("clip_id").loc[table["clip_id"], p] for frame in (found, other))
+    assert_frame_equal(a, b, rtol=0, atol=0.01)  # the solver stops early
+
+
+def test_worker_processes_change_nothing(table):
+    alone = evaluate.out_of_fold(table, ["logistic", "majority"], n_jobs=1)
+    assert_frame_equal(alone, evaluate.out_of_fold(table, ["logistic", "majority"], n_jobs=2), atol=1e-4)
+
+
+def test_published_folds_without_a_speaker_are_left_out():
+    """Actors 1 to 4 are of three of the five folds."""
+    table = synthetic(speakers=SPEAKERS[:4])
+    assert len(evaluate.out_of_fold(table, ["logistic"], n_jobs=1)) == len(table)
+    assert evaluate.search(table, ["logistic"], n_jobs=1)["fold"].to_list() == [0, 1, 4]
+    assert len(evaluate.learning_curve(table, ["majority"], FOUR, n_jobs=1)) == 4
+    assert evaluate.importance(table, ["majority"], FOUR, n_jobs=1).notna().all(axis=None)
+
+
+def test_an_emotion_that_a_fold_never_heard_has_no_probability(table):
+    """Only speaker 05 is ever calm."""
+    table = table[(table["emotion"] != "calm") | (table["speaker"] == "05")].reset_index(drop=True)
+    found = evaluate.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    p = found[[f"p_{label}" for label in sorted(FOUR)]]
+    assert not p.isna().any(axis=None)
+    assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    unheard = found["speaker"] == "05"
+    assert (found.loc[unheard, "p_calm"] == 0).all()
+    assert "calm" not in set(found.loc[unheard, "predicted"])
+    assert (found.loc[~unheard, "p_calm"] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["logistic", "xgboost"])
+def test_the_labels_of_the_tested_speakers_are_never_used(table, name):
+    """Shuffled for one fold's speakers, they change the other folds' predictions alone."""
+    folds = splits.assign_folds(table)
+    tested = folds == 2
+    false = table.copy()
+    false.loc[tested, "emotion"] = table.loc[tested, "emotion"].to_numpy()[::-1]
+    true, found = (evaluate.out_of_fold(part, [name], n_jobs=1) for part in (table, false))
+    said = ["predicted", *(f"p_{label}" for label in FOUR)]
+    here = true["fold"] == 2
+    assert_frame_equal(true.loc[here, said], found.loc[here, said])
+    assert not np.allclose(true.loc[~here, said[1:]], found.loc[~here, said[1:]])
+
+
+def test_the_features_of_the_other_tested_clips_are_never_used(table):
+    """A scaler fitted on both sides would fail here."""
+    rows = table.index[splits.assign_folds(table) == 2]
+    spoilt = table.copy()
+    spoilt.loc[rows[1:], evaluate.feature_columns(table)] += 1000
+    clip = table["clip_id"][rows[0]]
+    found = [
+        evaluate.out_of_fold(part, ["logistic"], n_jobs=1).set_index("clip_id").loc[clip]
+        for part in (table, spoilt)
+    ]
+    assert_allclose(*[row[[f"p_{label}" for label in FOUR]].to_numpy(float) for row in found], atol=1e-6)
+
+
+def test_shuffled_labels_are_at_chance(table):
+    """The whole machinery on a table that holds nothing to learn."""
+    labels = np.random.default_rng(0).permutation(table["emotion"])
+    found = evaluate.out_of_fold(table.assign(emotion=labels), ["logistic"], n_jobs=1)
+    assert metrics.score(found, FOUR)[0] < 0.4  # chance: 0.25
+
+
+def test_fit_all_hears_every_clip(table, seen):
+    evaluate.fit_all(table, "mlp")
+    (note,) = seen
+    assert sorted(note["train"]) == list(range(len(table)))
+
+
+# --- search ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grid(monkeypatch) -> None:
+    monkeypatch.setattr(models, "SEARCH", {"mlp": {"recorder__right": [0.1, 0.9]}})
+
+
+@pytest.mark.parametrize("protocol", ["actors5", "loso"])
+def test_search_hears_training_speakers_alone(table, seen, grid, protocol):
+    chosen = evaluate.search(table, ["mlp", "majority"], protocol=protocol, n_jobs=1)
+    folds = splits.assign_folds(table, protocol).to_numpy()
+    assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
+    assert chosen["fold"].to_list() == list(range(folds.max() + 1))
+    assert set(chosen["model"]) == {"mlp"}  # the other has no grid
+    fits = len(seen) // len(chosen)
+    assert fits == 2 * 4  # points of the grid times inner folds
+    for i, note in enumerate(seen):
+        tested = speakers_of(table, np.flatnonzero(folds == i // fits))
+        heard, asked = speakers_of(table, note["train"]), speakers_of(table, np.concatenate(note["asked"]))
+        assert tested.isdisjoint(heard | asked)
+        assert heard.isdisjoint(asked)
+
+
+def test_search_finds_the_better_parameters(table, seen, grid):
+    chosen = evaluate.search(table, ["mlp"], n_jobs=1)
+    assert [json.loads(row) for row in chosen["parameters"]] == [{"recorder__right": 0.9}] * len(chosen)
+    assert (chosen["inner_uar"] > 0.6).all()
+    assert (chosen["inner_uar"] <= 1).all()
+
+
+def test_out_of_fold_uses_what_was_chosen_for_each_fold(table, seen):
+    """Fold 1 alone gets the parameters that are right."""
+    chosen = pd.DataFrame(
+        {"model": "mlp", "fold": range(5), "parameters": ['{"recorder__right": 0.1}'] * 5, "inner_uar": 0.5}
+    )
+    chosen.loc[1, "parameters"] = '{"recorder__right": 0.9}'
+    found = evaluate.out_of_fold(table, ["mlp", "xgboost"], chosen=chosen, n_jobs=1)
+    assert [note["right"] for note in seen] == [0.1, 0.9, 0.1, 0.1, 0.1] + [0.5] * 5
+    right = (found["predicted"] == found["emotion"]).groupby([found["model"], found["fold"]]).mean()
+    assert right["mlp"].idxmax() == 1
+
+
+def test_the_real_grid_is_searched(table):
+    """One model end to end; what it finds is accepted."""
+    chosen = evaluate.search(table, ["logistic"], n_jobs=1)
+    assert len(chosen) == 5
+    for parameters in chosen["parameters"]:
+        models.make("logistic", **json.loads(parameters))
+    assert len(evaluate.out_of_fold(table, ["logistic"], chosen=chosen, n_jobs=1)) == len(table)
+
+
+def test_search_without_a_grid_is_an_empty_table(table):
+    chosen = evaluate.search(table, ["majority"], n_jobs=1)
+    assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
+    assert chosen.empty
+
+
+# --- learning curve --------------------------------------------------------------------------------
+
+
+def test_learning_curve_rows(table):
+    curve = evaluate.learning_curve(table, ["logistic", "majority"], FOUR, shares=(0.3, 0.6, 1.0), n_jobs=1)
+    assert list(curve.columns) == ["model", "speakers", "value", "low", "high"]
+    assert curve.groupby("model").size().to_dict() == {"logistic": 3, "majority": 3}
+    for _, part in curve.groupby("model"):
+        assert part["speakers"].is_monotonic_increasing
+        assert part["speakers"].iloc[0] >= 2
+        assert part["speakers"].iloc[0] < part["speakers"].iloc[-1]
+    assert (curve["low"] <= curve["value"]).all()
+    assert (curve["value"] <= curve["high"]).all()
+
+
+def test_the_end_of_the_curve_is_the_whole_training_set(table):
+    curve = evaluate.learning_curve(table, ["logistic"], FOUR, shares=(0.5, 1.0), n_jobs=1)
+    whole = metrics.score(evaluate.out_of_fold(table, ["logistic"], n_jobs=1), FOUR)
+    assert_allclose(curve[["value", "low", "high"]].iloc[-1], whole, atol=1e-9)
+
+
+def test_the_curve_hears_training_speakers_alone(table, seen):
+    evaluate.learning_curve(table, ["mlp"], FOUR, shares=(0.25, 1.0), n_jobs=1)
+    folds = splits.assign_folds(table).to_numpy()
+    assert len(seen) == 2 * 5
+    for i, note in enumerate(seen):
+        (asked,) = note["asked"]
+        assert sorted(asked) == np.flatnonzero(folds == i % 5).tolist()
+        heard = speakers_of(table, note["train"])
+        assert heard.isdisjoint(speakers_of(table, asked))
+        others = len(SPEAKERS) - len(speakers_of(table, asked))
+        assert len(heard) == (2 if i < 5 else others)
+
+
+# --- importance ------------------------------------------------------------------------------------
+
+
+def test_importance_of_a_planted_family(table):
+    lost = evaluate.importance(table, ["logistic", "majority"], FOUR, repeats=3, n_jobs=1)
+    assert list(lost.index) == ["mfcc", "mel", "energy"]
+    assert list(lost.columns) == ["logistic", "majority"]
+    assert lost.loc["mfcc", "logistic"] > 0.3
+    assert abs(lost.loc["mel", "logistic"]) < 0.05
+    assert_allclose(lost["majority"], 0, atol=1e-12)
+
+
+def test_importance_shuffles_tested_clips_of_training_nothing(table, seen):
+    """Trained on the other folds as they are; asked about shuffled clips of one fold."""
+    evaluate.importance(table, ["mlp"], FOUR, repeats=2, n_jobs=1)
+    folds = splits.assign_folds(table).to_numpy()
+    for fold, note in enumerate(seen):
+        assert sorted(note["train"]) == np.flatnonzero(folds != fold).tolist()
+        assert len(note["asked"]) == 4 * 2  # unshuffled and three families, twice
+        for asked in note["asked"]:
+            assert sorted(asked) == np.flatnonzero(folds == fold).tolist()
+    orders = [tuple(asked) for asked in seen[0]["asked"]]
+    assert len(set(orders[:6])) == 1  # the row number is in the last family
+    assert len(set(orders[5:])) == 3
+
+
+@pytest.mark.parametrize("work", [evaluate.out_of_fold, evaluate.search])
+def test_an_unknown_protocol_is_refused(table, work: Callable):
+    with pytest.raises(CorpusError, match="protocol 'half' is unknown"):
+        work(table, ["logistic"], protocol="half", n_jobs=1)

@@ -143,6 +143,7 @@ def _predict_fold(job: tuple, *, x: np.ndarray, y: np.ndarray, folds: dict) -> t
 def _fit(model, x: np.ndarray, y: np.ndarray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is the regulariser
+        warnings.filterwarnings("ignore", "n_quantiles|Got `batch_size`")  # fewer clips than either
         model.fit(x, y)
 
 
@@ -210,11 +211,11 @@ def learning_curve(
     y, speakers = table["emotion"].to_numpy(), table["speaker"].to_numpy()
     folds = splits.assign_folds(table, protocol, seed=seed).to_numpy()
     rng = np.random.default_rng(seed)
+    order = {fold: rng.permutation(np.unique(speakers[folds != fold])) for fold in _tested(folds)}
     jobs = []
     for share in shares:
         for fold in _tested(folds):
-            heard = rng.permutation(np.unique(speakers[folds != fold]))
-            heard = heard[: max(2, round(share * len(heard)))]
+            heard = order[fold][: max(2, round(share * len(order[fold])))]
             jobs += [(name, share, fold, heard) for name in names]
     work = partial(_predict_part, x=x, y=y, speakers=speakers, folds=folds, seed=seed)
     parts = parallel(work, jobs, n_jobs=n_jobs, what="learning curve")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -64,16 +65,16 @@ def build(
     folder = Path(cache_dir) / f"{config.name}-{key}"
     rows = _cached(folder, names)
     todo = clips[~clips["audio_sha256"].isin(rows.index)].drop_duplicates("audio_sha256")
-    problems: list[dict] = []
+    wrong: dict[str, str] = {}  # by content, since identical clips fail alike
     for start in range(0, len(todo), PART):
         part = todo.iloc[start : start + PART]
         what = f"{config.name} features {start + len(part)}/{len(todo)}"
         results = parallel(partial(_row, config=config), part["path"], n_jobs=n_jobs, what=what)
-        problems += [
-            {"path": path, "problem": result}
-            for path, result in zip(part["path"], results, strict=True)
+        wrong |= {
+            content: result
+            for content, result in zip(part["audio_sha256"], results, strict=True)
             if isinstance(result, str)
-        ]
+        }
         good = [not isinstance(result, str) for result in results]
         if any(good):
             values = np.stack([result for result in results if not isinstance(result, str)])
@@ -83,7 +84,8 @@ def build(
     table = clips[clips["audio_sha256"].isin(rows.index)].reset_index(drop=True)
     values = rows.loc[table["audio_sha256"], names].reset_index(drop=True)
     table = pd.concat([table.drop(columns="path"), values], axis=1)
-    return table, pd.DataFrame(problems, columns=["path", "problem"])
+    left_out = clips[clips["audio_sha256"].isin(wrong)].reset_index(drop=True)
+    return table, left_out[["path"]].assign(problem=left_out["audio_sha256"].map(wrong))
 
 
 def _row(path: str, config: FeatureConfig) -> np.ndarray | str:
@@ -95,7 +97,12 @@ def _row(path: str, config: FeatureConfig) -> np.ndarray | str:
 
 
 def _cached(folder: Path, names: list[str]) -> pd.DataFrame:
-    parts = [pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+    import pyarrow as pa
+
+    parts = []
+    for path in sorted(folder.glob("*.parquet")):
+        with suppress(OSError, pa.ArrowException):  # cut off by a full disk: computed again
+            parts.append(pd.read_parquet(path))
     if not parts:
         return pd.DataFrame(columns=names, dtype=np.float32)
     return pd.concat(parts).groupby(level=0).first()

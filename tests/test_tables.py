@@ -286,7 +286,7 @@ def test_what_is_no_feature_table_is_refused(table, tmp_path):
 
 # --- get -------------------------------------------------------------------------------------------
 
-shipped = pytest.mark.skipif(not tables.SHIPPED.exists(), reason="no shipped table: `make data features`")
+shipped = pytest.mark.skipif(not tables.SHIPPED.exists(), reason=f"no {tables.SHIPPED.name}")
 
 
 @pytest.fixture

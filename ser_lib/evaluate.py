@@ -180,7 +180,7 @@ def search(
                 models.make(name, seed=seed),
                 models.SEARCH[name],
                 scoring="recall_macro",
-                cv=inner.split(x[train], y[train], speakers[train]),
+                cv=list(inner.split(x[train], y[train], speakers[train])),
                 n_jobs=n_jobs,
                 refit=False,
             )

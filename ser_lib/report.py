@@ -10,6 +10,7 @@ import ast
 import json
 import os
 import subprocess
+import warnings
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -88,6 +89,7 @@ class Report:
     """
 
     def __init__(self, notebook: str, namespace: dict[str, Any]):
+        warnings.filterwarnings("ignore", "IProgress not found")  # librosa's downloader asks for widgets
         for source in namespace.get("In", ()):
             if source.startswith("# Parameters\n"):  # the cell that papermill injects
                 check_names(notebook, list(_assigned(source)))

@@ -176,7 +176,7 @@ def _to_html(executed: Path, page: Path, *, title: str) -> None:
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = exporter.mermaid_js_url = ""
     html, _ = exporter.from_filename(str(executed), resources={"metadata": {"name": title}})
-    page.write_text(html.replace('<script src=""></script>', ""))
+    page.write_text(re.sub(r'<script src="">\s*</script>', "", html))
 
 
 def execute_all(runs: Sequence[Run], out: Path = REPORTS, *, say=print) -> None:

@@ -304,6 +304,10 @@ def test_the_real_grid_is_searched(table):
     assert len(evaluate.out_of_fold(table, ["logistic"], chosen=chosen, n_jobs=1)) == len(table)
 
 
+def test_search_runs_in_several_processes(table):
+    assert len(evaluate.search(table, ["logistic"], n_jobs=2)) == table["speaker"].map(int).nunique() // 2
+
+
 def test_search_without_a_grid_is_an_empty_table(table):
     chosen = evaluate.search(table, ["majority"], n_jobs=1)
     assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]

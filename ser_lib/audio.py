@@ -10,6 +10,7 @@ M4A/AAC and the WebM that browsers record. Training and serving call the same `l
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from ser_lib.errors import AudioError
 
 Source = str | Path | bytes | BinaryIO
+Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # see `ser_lib.augment`
 
 MIN_S = 0.3  # seconds of sound; less holds no syllable
 MAX_S = 600.0  # seconds; longer recordings are for windowed prediction
@@ -73,7 +75,14 @@ class Audio:
         )
 
 
-def load(source: Source, config: AudioConfig = AudioConfig(), *, name: str | None = None) -> Audio:
+def load(
+    source: Source,
+    config: AudioConfig = AudioConfig(),
+    *,
+    name: str | None = None,
+    change: Change | None = None,
+    seed: int = 0,
+) -> Audio:
     """Decode, mix down, resample and trim one clip.
 
     Parameters
@@ -81,6 +90,10 @@ def load(source: Source, config: AudioConfig = AudioConfig(), *, name: str | Non
     source : path, bytes or binary file object
     name : str, optional
         What messages call the clip; the path or "audio" if not given.
+    change : callable, optional
+        Applied at the file's own rate, before resampling and trimming; see `ser_lib.augment`.
+    seed : int
+        With the clip's content it decides what is random in `change`, whatever came before.
 
     Raises
     ------
@@ -110,6 +123,8 @@ def load(source: Source, config: AudioConfig = AudioConfig(), *, name: str | Non
         raise AudioError(f"{name}: silent (peak below -80 dB); check the microphone or the export")
     if peak > MAX_PEAK:
         raise AudioError(f"{name}: samples reach {peak:.3g}, full scale is 1; divide by the integer range")
+    if change is not None:
+        mono = change(mono, rate, np.random.default_rng([seed, int(content_hash(raw, rate), 16)]))
     samples = trim(resample(mono, rate, config.sample_rate), config)
     if len(samples) < MIN_S * config.sample_rate:
         found = len(samples) / config.sample_rate

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import ROOT, __version__, audio, metrics
+from ser_lib import ROOT, __version__, audio, calibration
 from ser_lib.audio import Audio, AudioConfig
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, extract, feature_names
@@ -79,7 +79,7 @@ class Bundle:
         """Calibrated probability of each emotion for a decoded clip."""
         row = extract(clip, self.config)
         x = np.array([[row[name] for name in self.passport["feature_names"]]], np.float32)
-        p = metrics.sharpen(self.model.predict_proba(x), self.passport["temperature"])[0]
+        p = calibration.sharpen(self.model.predict_proba(x), self.passport["temperature"])[0]
         return {
             str(label): round(float(value), 4) for label, value in zip(self.model.classes_, p, strict=True)
         }
@@ -105,7 +105,7 @@ def save(
     ----------
     model : fitted estimator
     temperature : float
-        From `metrics.fit_temperature` on out-of-fold predictions.
+        From `calibration.fit_temperature` on out-of-fold predictions.
     created : str
         The date, ISO 8601.
     **about

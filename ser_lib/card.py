@@ -59,7 +59,7 @@ education, with few exceptions. What a voice sounds like is not what a person fe
 | accuracy | {interval("accuracy")} |
 | macro F1 | {interval("macro_f1")} |
 | weighted F1 | {interval("weighted_f1")} |
-| ECE after calibration (15 bins, cross-fitted) | {percent(passport["ece"])} |
+| ECE after calibration (15 bins, fitted on inner folds) | {percent(passport["ece"])} |
 
 | emotion | precision | recall |
 |---|---|---|

@@ -13,6 +13,10 @@ class CorpusError(SerError):
     """A folder, manifest, download or feature table that is not what it should be."""
 
 
+class ContaminationError(CorpusError):
+    """A split whose test clips were, in some form, trained on."""
+
+
 class ReportError(SerError):
     """A notebook that is unknown, got a wrong parameter, or failed while running."""
 

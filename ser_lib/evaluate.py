@@ -1,7 +1,9 @@
 """Folds times models to one table of out-of-fold predictions, from which every number comes.
 
 A row says what a model, trained without the clip's fold, heard in the clip: `clip_id, speaker,
-protocol, fold, model, seed, emotion, predicted, p_<emotion>…`.
+protocol, fold, model, seed, emotion, predicted, p_<emotion>…`. All that is trained and tested here
+is a `Job`, whose rows come from `splits.sides` or `inner_sides`, where `guard.check` has passed
+them. Altered copies in the table (see `guard`) are trained on and never tested.
 """
 
 from __future__ import annotations
@@ -9,18 +11,21 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.metrics import confusion_matrix
+from sklearn.model_selection import ParameterGrid
 
 from ser_lib import metrics, models, splits
-from ser_lib.corpus import CLIP_COLUMNS
 from ser_lib.errors import CorpusError, SerError
 from ser_lib.features import family
 from ser_lib.progress import parallel
+
+ORDER = ("clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted")
 
 
 def select(table: pd.DataFrame, emotions: Sequence[str]) -> pd.DataFrame:
@@ -68,7 +73,66 @@ def model_list(spec: str) -> list[str]:
 
 def feature_columns(table: pd.DataFrame) -> list[str]:
     """The columns of a feature table that are features."""
-    return [name for name in table.columns if name not in CLIP_COLUMNS]
+    return [name for name in table.columns if name not in splits.ABOUT]
+
+
+# --- fits ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit: a model, the rows it is trained on, and those it is then asked about."""
+
+    model: str
+    fold: int
+    train: np.ndarray
+    test: np.ndarray
+    seed: int = 0
+    parameters: dict = field(default_factory=dict)
+
+
+def _arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {"x": table[feature_columns(table)].to_numpy(np.float32), "y": table["emotion"].to_numpy()}
+
+
+def _fitted(job: Job, x: np.ndarray, y: np.ndarray):
+    model = models.make(job.model, seed=job.seed, **job.parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is the regulariser
+        warnings.filterwarnings("ignore", "n_quantiles|Got `batch_size`")  # fewer clips than either
+        return model.fit(x[job.train], y[job.train])
+
+
+def _heard(job: Job, *, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The model's classes and their probabilities for the tested rows."""
+    model = _fitted(job, x, y)
+    return model.classes_, model.predict_proba(x[job.test])
+
+
+def _predictions(table: pd.DataFrame, jobs: list[Job], protocol: str, *, n_jobs: int, what: str) -> list:
+    """A predictions table a job."""
+    parts = parallel(partial(_heard, **_arrays(table)), jobs, n_jobs=n_jobs, what=what)
+    clips, found = table[["clip_id", "speaker", "emotion"]], []
+    for job, (classes, p) in zip(jobs, parts, strict=True):
+        scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
+        said = {"model": job.model, "seed": job.seed, "predicted": classes[p.argmax(axis=1)]}
+        about = clips.iloc[job.test].reset_index(drop=True).assign(protocol=protocol, fold=job.fold, **said)
+        found.append(pd.concat([about[list(ORDER)], scores], axis=1))
+    return found
+
+
+def _stack(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table; an emotion that a fold never heard has probability 0."""
+    whole = pd.concat(parts, ignore_index=True)
+    return whole.fillna({name: 0 for name in whole if name.startswith("p_")})
+
+
+def _chosen(chosen: pd.DataFrame | None) -> dict[tuple[str, int], dict]:
+    rows = chosen.itertuples() if chosen is not None else ()
+    return {(row.model, row.fold): json.loads(row.parameters) for row in rows}
+
+
+# --- questions -------------------------------------------------------------------------------------
 
 
 def out_of_fold(
@@ -78,6 +142,7 @@ def out_of_fold(
     protocol: str = "actors5",
     seeds: Sequence[int] = (0,),
     chosen: pd.DataFrame | None = None,
+    guarded: bool = True,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
     """Predict every tested clip with every model, each time trained on the other folds.
@@ -85,7 +150,7 @@ def out_of_fold(
     Parameters
     ----------
     table : DataFrame
-        Feature table, already limited to the emotions that are compared.
+        Feature table, already limited to the emotions that are compared; with altered copies or not.
     names : iterable of str
         Of `models.MODELS`.
     seeds : sequence of int
@@ -93,65 +158,73 @@ def out_of_fold(
     chosen : DataFrame, optional
         What `search` returned for this protocol and the first seed; each fold then uses its own
         parameters instead of the defaults.
+    guarded : bool
+        As `splits.sides`.
 
     Returns
     -------
     DataFrame
         The predictions table.
     """
-    columns = feature_columns(table)
-    x = table[columns].to_numpy(np.float32)
-    folds = {seed: splits.assign_folds(table, protocol, seed=seed).to_numpy() for seed in seeds}
-    parameters = {}
-    if chosen is not None:
-        parameters = {(row.model, row.fold): json.loads(row.parameters) for row in chosen.itertuples()}
+    parameters = _chosen(chosen)
+    folds = {seed: splits.sides(table, protocol, seed=seed, guarded=guarded) for seed in seeds}
     jobs = [
-        (name, seed, fold, parameters.get((name, fold), {}))
+        Job(name, fold, train, test, seed, parameters.get((name, fold), {}))
         for name in names
         for seed in seeds
-        for fold in _tested(folds[seed])
+        for fold, (train, test) in folds[seed].items()
     ]
-    work = partial(_predict_fold, x=x, y=table["emotion"].to_numpy(), folds=folds)
-    parts = parallel(work, jobs, n_jobs=n_jobs, what=f"{protocol} folds")
-    rows = []
-    for (name, seed, fold, _), (classes, p) in zip(jobs, parts, strict=True):
-        tested = table.loc[folds[seed] == fold, ["clip_id", "speaker", "emotion"]].reset_index(drop=True)
-        scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
-        about = tested.assign(
-            protocol=protocol, fold=fold, model=name, seed=seed, predicted=classes[p.argmax(axis=1)]
-        )
-        rows.append(pd.concat([about, scores], axis=1))
-    order = ["clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted"]
-    predictions = pd.concat(rows, ignore_index=True)
-    scores = [name for name in predictions if name.startswith("p_")]
-    return predictions[order + scores].fillna(dict.fromkeys(scores, 0))
+    return _stack(_predictions(table, jobs, protocol, n_jobs=n_jobs, what=f"{protocol} folds"))
 
 
-def _tested(folds: np.ndarray) -> list[int]:
-    """The fold numbers that have clips; a part of RAVDESS may leave some empty."""
-    return np.unique(folds[folds >= 0]).tolist()
+def predict(table: pd.DataFrame, jobs: Sequence[Job], protocol: str, *, n_jobs: int = -1) -> pd.DataFrame:
+    """The predictions table of jobs whose rows were chosen, and guarded, by the caller."""
+    return _stack(_predictions(table, list(jobs), protocol, n_jobs=n_jobs, what=protocol))
 
 
-def _predict_fold(job: tuple, *, x: np.ndarray, y: np.ndarray, folds: dict) -> tuple[np.ndarray, np.ndarray]:
-    name, seed, fold, parameters = job
-    test = folds[seed] == fold
-    model = models.make(name, seed=seed, **parameters)
-    _fit(model, x[~test], y[~test])
-    return model.classes_, model.predict_proba(x[test])
+def inner_predictions(
+    table: pd.DataFrame,
+    name: str,
+    *,
+    protocol: str = "actors5",
+    seed: int = 0,
+    inner: int = 10,
+    chosen: pd.DataFrame | None = None,
+    n_jobs: int = -1,
+) -> pd.DataFrame:
+    """For each outer fold, out-of-fold predictions of its training clips over inner folds of speakers.
 
+    What is fitted on them for a fold (temperature, threshold, quantile) has seen training speakers alone.
 
-def _fit(model, x: np.ndarray, y: np.ndarray) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is the regulariser
-        warnings.filterwarnings("ignore", "n_quantiles|Got `batch_size`")  # fewer clips than either
-        model.fit(x, y)
+    Parameters
+    ----------
+    inner : int
+        Inner folds of whole speakers. A model trained on fewer clips is less sure, so that few inner
+        folds make the outer model look less sure than it is: on RAVDESS the network's temperature
+        comes out at 0.42 with 4 of them, at 0.56 with 10 or 20.
+    chosen : DataFrame, optional
+        As `out_of_fold`.
+
+    Returns
+    -------
+    DataFrame
+        A predictions table whose `fold` is the inner one, and `outer`, the fold of `out_of_fold`.
+    """
+    parameters = _chosen(chosen)
+    outer = splits.sides(table, protocol, seed=seed)
+    jobs = {
+        (fold, number): Job(name, number, *rows, seed, parameters.get((name, fold), {}))
+        for fold, (train, _) in outer.items()
+        for number, rows in splits.inner_sides(table, train, inner).items()
+    }
+    parts = _predictions(table, list(jobs.values()), protocol, n_jobs=n_jobs, what="inner folds")
+    return _stack([part.assign(outer=fold) for (fold, _), part in zip(jobs, parts, strict=True)])
 
 
 def fit_all(table: pd.DataFrame, name: str, *, seed: int = 0):
     """The model `name` fitted on every clip of `table`, to be served."""
-    model = models.make(name, seed=seed)
-    _fit(model, table[feature_columns(table)].to_numpy(np.float32), table["emotion"].to_numpy())
-    return model
+    every = np.arange(len(table))
+    return _fitted(Job(name, -1, every, every[:0], seed), **_arrays(table))
 
 
 def search(
@@ -166,28 +239,29 @@ def search(
     DataFrame
         `model, fold, parameters (JSON), inner_uar`; models without a grid have no row.
     """
-    x = table[feature_columns(table)].to_numpy(np.float32)
-    y, speakers = table["emotion"].to_numpy(), table["speaker"].to_numpy()
-    folds = splits.assign_folds(table, protocol, seed=seed).to_numpy()
-    rows = []
-    for name in names:
-        if name not in models.SEARCH:
-            continue
-        for fold in _tested(folds):
-            train = folds != fold
-            inner = GroupKFold(min(4, len(set(speakers[train]))))
-            grid = GridSearchCV(
-                models.make(name, seed=seed),
-                models.SEARCH[name],
-                scoring="recall_macro",
-                cv=list(inner.split(x[train], y[train], speakers[train])),
-                n_jobs=n_jobs,
-                refit=False,
-            )
-            _fit(grid, x[train], y[train])
-            row = {"model": name, "fold": fold, "parameters": json.dumps(grid.best_params_)}
-            rows.append(row | {"inner_uar": float(grid.best_score_)})
-    return pd.DataFrame(rows, columns=["model", "fold", "parameters", "inner_uar"])
+    outer = splits.sides(table, protocol, seed=seed)
+    inner = {fold: splits.inner_sides(table, train) for fold, (train, _) in outer.items()}
+    jobs = [
+        (outer_fold, Job(name, fold, *rows, seed, parameters))
+        for name in names
+        if name in models.SEARCH
+        for outer_fold in outer
+        for parameters in ParameterGrid(models.SEARCH[name])
+        for fold, rows in inner[outer_fold].items()
+    ]
+    work = partial(_inner_uar, **_arrays(table))
+    uar = parallel(work, [job for _, job in jobs], n_jobs=n_jobs, what="search")
+    tried = [(job.model, fold, json.dumps(job.parameters)) for fold, job in jobs]
+    scores = pd.DataFrame(tried, columns=["model", "fold", "parameters"]).assign(inner_uar=uar)
+    means = scores.groupby(["model", "fold", "parameters"], sort=False, as_index=False).mean()
+    best = means.groupby(["model", "fold"], sort=False)["inner_uar"].idxmax()
+    return means.loc[best].reset_index(drop=True)
+
+
+def _inner_uar(job: Job, *, x: np.ndarray, y: np.ndarray) -> float:
+    classes, p = _heard(job, x=x, y=y)
+    counts = confusion_matrix(y[job.test], classes[p.argmax(axis=1)], labels=np.unique(y))
+    return float(metrics.from_counts(counts, "uar"))
 
 
 def learning_curve(
@@ -207,38 +281,26 @@ def learning_curve(
     DataFrame
         `model, speakers (in training, mean over folds), value, low, high`.
     """
-    x = table[feature_columns(table)].to_numpy(np.float32)
-    y, speakers = table["emotion"].to_numpy(), table["speaker"].to_numpy()
-    folds = splits.assign_folds(table, protocol, seed=seed).to_numpy()
+    outer, names = splits.sides(table, protocol, seed=seed), list(names)
+    speakers = table["speaker"].to_numpy()
     rng = np.random.default_rng(seed)
-    order = {fold: rng.permutation(np.unique(speakers[folds != fold])) for fold in _tested(folds)}
+    order = {fold: rng.permutation(np.unique(speakers[train])) for fold, (train, _) in outer.items()}
     jobs = []
     for share in shares:
-        for fold in _tested(folds):
+        for fold, (train, test) in outer.items():
             heard = order[fold][: max(2, round(share * len(order[fold])))]
-            jobs += [(name, share, fold, heard) for name in names]
-    work = partial(_predict_part, x=x, y=y, speakers=speakers, folds=folds, seed=seed)
-    parts = parallel(work, jobs, n_jobs=n_jobs, what="learning curve")
-    said = [
-        table.loc[folds == fold, ["clip_id", "speaker", "emotion"]].assign(
-            model=name, share=share, heard=len(heard), seed=seed, predicted=predicted
-        )
-        for (name, share, fold, heard), predicted in zip(jobs, parts, strict=True)
-    ]
+            part = train[np.isin(speakers[train], heard)]
+            jobs += [(share, len(heard), Job(name, fold, part, test, seed)) for name in names]
+    parts = _predictions(table, [job for *_, job in jobs], protocol, n_jobs=n_jobs, what="learning curve")
+    said = _stack(
+        [part.assign(share=share, heard=heard) for part, (share, heard, _) in zip(parts, jobs, strict=True)]
+    )
     rows = []
-    for (name, _), part in pd.concat(said).groupby(["model", "share"], sort=False):
+    for (name, _), part in said.groupby(["model", "share"], sort=False):
         value, low, high = metrics.score(part, emotions)
         row = {"model": name, "speakers": part["heard"].mean()}
         rows.append(row | {"value": value, "low": low, "high": high})
     return pd.DataFrame(rows)
-
-
-def _predict_part(job: tuple, *, x, y, speakers, folds, seed: int) -> np.ndarray:
-    name, _, fold, heard = job
-    train = np.isin(speakers, heard) & (folds != fold)
-    model = models.make(name, seed=seed)
-    _fit(model, x[train], y[train])
-    return model.predict(x[folds == fold])
 
 
 def importance(
@@ -261,43 +323,29 @@ def importance(
     DataFrame
         One row a family, one column a model; mean over `repeats` shuffles, pooled over folds.
     """
-    columns = feature_columns(table)
-    families = pd.Series([family(name) for name in columns])
-    x, y = table[columns].to_numpy(np.float32), table["emotion"].to_numpy()
-    folds = splits.assign_folds(table, protocol, seed=seed).to_numpy()
-    jobs = [(name, fold) for name in names for fold in _tested(folds)]
-    work = partial(
-        _shuffled_counts,
-        x=x,
-        y=y,
-        folds=folds,
-        families=families,
-        emotions=emotions,
-        repeats=repeats,
-        seed=seed,
-    )
+    families = pd.Series([family(name) for name in feature_columns(table)])
+    outer = splits.sides(table, protocol, seed=seed)
+    jobs = [Job(name, fold, *rows, seed) for name in names for fold, rows in outer.items()]
+    work = partial(_shuffled_counts, **_arrays(table), families=families, emotions=emotions, repeats=repeats)
     counts: dict[str, np.ndarray] = {}
-    for (name, _), part in zip(jobs, parallel(work, jobs, n_jobs=n_jobs, what="importance"), strict=True):
-        counts[name] = counts.get(name, 0) + part
+    for job, part in zip(jobs, parallel(work, jobs, n_jobs=n_jobs, what="importance"), strict=True):
+        counts[job.model] = counts.get(job.model, 0) + part
     uar = {name: metrics.from_counts(c, "uar") for name, c in counts.items()}  # (1 + n_families, repeats)
     lost = {name: (u[:1] - u[1:]).mean(axis=1) for name, u in uar.items()}
     return pd.DataFrame(lost, index=list(dict.fromkeys(families)))
 
 
-def _shuffled_counts(job: tuple, *, x, y, folds, families, emotions, repeats: int, seed: int) -> np.ndarray:
+def _shuffled_counts(job: Job, *, x, y, families, emotions, repeats: int) -> np.ndarray:
     """Confusion counts, shape (1 + n_families, repeats, n_labels, n_labels); the first is unshuffled."""
-    name, fold = job
-    test = folds == fold
-    model = models.make(name, seed=seed)
-    _fit(model, x[~test], y[~test])
-    rng = np.random.default_rng(seed)
+    model = _fitted(job, x, y)
+    rng = np.random.default_rng(job.seed)
     code = {label: i for i, label in enumerate(emotions)}
-    true = np.array([code[label] for label in y[test]])
+    true = np.array([code[label] for label in y[job.test]])
     groups = [np.zeros(len(families), bool), *((families == f).to_numpy() for f in dict.fromkeys(families))]
     counts = np.zeros((len(groups), repeats, len(code), len(code)))
     for i, columns in enumerate(groups):
         for repeat in range(repeats):
-            shuffled = x[test].copy()
+            shuffled = x[job.test].copy()
             shuffled[:, columns] = shuffled[rng.permutation(len(shuffled))][:, columns]
             said = [code[label] for label in model.predict(shuffled)]
             np.add.at(counts[i, repeat], (true, said), 1)

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
+from scipy.stats import binom
 
 METRICS = ("uar", "accuracy", "macro_f1", "weighted_f1")
 N_DRAWS = 2_000
-TINY = 1e-12
 
 
 def speaker_counts(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
@@ -67,9 +66,8 @@ def _draws(n_speakers: int, seed: int) -> np.ndarray:
     return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=N_DRAWS).astype(float)
 
 
-def _resampled(counts: np.ndarray, metric: str, seed: int) -> np.ndarray:
+def _resampled(counts: np.ndarray, metric: str, draws: np.ndarray) -> np.ndarray:
     """The metric of each bootstrap sample of speakers, averaged over the models' seeds."""
-    draws = _draws(counts.shape[1], seed)
     return np.mean([from_counts(np.tensordot(draws, one, axes=1), metric) for one in counts], axis=0)
 
 
@@ -88,7 +86,7 @@ def score(
     """
     counts = speaker_counts(predictions, labels)
     value = from_counts(counts.sum(axis=1), metric).mean()
-    low, high = np.quantile(_resampled(counts, metric, seed), (0.025, 0.975))
+    low, high = np.quantile(_resampled(counts, metric, _draws(counts.shape[1], seed)), (0.025, 0.975))
     return float(value), float(low), float(high)
 
 
@@ -106,7 +104,8 @@ def difference(
         raise ValueError("a paired difference needs predictions of the same clips")
     x, y = speaker_counts(a, labels), speaker_counts(b, labels)
     value = from_counts(x.sum(axis=1), metric).mean() - from_counts(y.sum(axis=1), metric).mean()
-    low, high = np.quantile(_resampled(x, metric, seed) - _resampled(y, metric, seed), (0.025, 0.975))
+    draws = _draws(x.shape[1], seed)
+    low, high = np.quantile(_resampled(x, metric, draws) - _resampled(y, metric, draws), (0.025, 0.975))
     return float(value), float(low), float(high)
 
 
@@ -118,6 +117,120 @@ def verdict(a: str, b: str, gap: tuple[float, float, float]) -> str:
         return f"No clear winner between {a} and {b} ({a} minus {b}: {interval})."
     first, second = (a, b) if value > 0 else (b, a)
     return f"{first} is ahead of {second} ({a} minus {b}: {interval})."
+
+
+def by_group(
+    predictions: pd.DataFrame, groups: pd.Series, labels: Sequence[str], metric: str = "uar", *, seed: int = 0
+) -> pd.DataFrame:
+    """One metric for each group of clips, as `score` gives it.
+
+    Parameters
+    ----------
+    groups : Series indexed by `clip_id`
+        Gender, intensity, statement…; clips without a value belong to no group.
+
+    Returns
+    -------
+    DataFrame
+        `group, value, low, high, clips, speakers`; no bounds (NaN) for a group of one speaker.
+
+    Raises
+    ------
+    ValueError
+        A clip is not in `groups`.
+    """
+    rows = []
+    for group, part in _parts(predictions, groups).items():
+        value, low, high = score(part, labels, metric, seed=seed)
+        speakers, clips = part["speaker"].nunique(), part["clip_id"].nunique()
+        low, high = (low, high) if speakers > 1 else (np.nan, np.nan)
+        rows.append((group, value, low, high, clips, speakers))
+    return pd.DataFrame(rows, columns=["group", "value", "low", "high", "clips", "speakers"])
+
+
+def group_gap(
+    predictions: pd.DataFrame,
+    groups: pd.Series,
+    a: str,
+    b: str,
+    labels: Sequence[str],
+    metric: str = "uar",
+    *,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Group `a` minus group `b`, with a 95 % interval from resampling speakers.
+
+    Speakers are drawn within each group (gender); those in both (intensity) are drawn once for both,
+    since their clips come in pairs. No bounds (NaN) if a group is of one speaker.
+
+    Raises
+    ------
+    ValueError
+        A clip is not in `groups`, or a group has no clip.
+    """
+    parts = _parts(predictions, groups)
+    absent = [name for name in (a, b) if name not in parts]
+    if absent:
+        raise ValueError(
+            f"no clip in group {', '.join(map(str, absent))}; there are {', '.join(map(str, parts))}"
+        )
+    value = score(parts[a], labels, metric)[0] - score(parts[b], labels, metric)[0]
+    speakers = [np.unique(parts[name]["speaker"]) for name in (a, b)]
+    if min(map(len, speakers)) < 2:
+        return value, np.nan, np.nan
+    resampled = []
+    for own_seed, name, heard in zip((seed + 1, seed + 2), (a, b), speakers, strict=True):
+        paired, draws = np.isin(heard, np.intersect1d(*speakers)), np.empty((N_DRAWS, len(heard)))
+        for these, drawn_by in ((paired, seed), (~paired, own_seed)):
+            if these.any():
+                draws[:, these] = _draws(these.sum(), drawn_by)
+        resampled.append(_resampled(speaker_counts(parts[name], labels), metric, draws))
+    low, high = np.quantile(resampled[0] - resampled[1], (0.025, 0.975))
+    return value, float(low), float(high)
+
+
+def _parts(predictions: pd.DataFrame, groups: pd.Series) -> dict[str, pd.DataFrame]:
+    strange = set(predictions["clip_id"]) - set(groups.index)
+    if strange:
+        raise ValueError(f"{min(strange)} and {len(strange) - 1} more clips are in no group")
+    return dict(list(predictions.groupby(predictions["clip_id"].map(groups))))
+
+
+def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Whether two models are right on different clips equally often, seed by seed.
+
+    McNemar's exact test takes clips as independent, which those of one speaker are not: it is surer than
+    `difference`. The mid-p value is less conservative than the exact one. Source: Fagerland et al. (2013).
+
+    Returns
+    -------
+    DataFrame
+        `seed, b (only the first is right), c (only the second), exact, mid_p`; two-sided.
+
+    Raises
+    ------
+    ValueError
+        The two tables do not hold the same clips and seeds.
+    """
+    right = [
+        (t["predicted"] == t["emotion"]).set_axis(pd.MultiIndex.from_frame(t[["seed", "clip_id"]]))
+        for t in (a, b)
+    ]
+    if not right[0].sort_index().index.equals(right[1].sort_index().index):
+        raise ValueError("a paired test needs predictions of the same clips and seeds")
+    pairs = pd.concat(right, axis=1, keys=["a", "b"])
+    only = pd.DataFrame({"b": pairs["a"] & ~pairs["b"], "c": pairs["b"] & ~pairs["a"]})
+    counts = only.groupby(level="seed").sum().reset_index()
+    fewer, n = counts[["b", "c"]].min(axis=1), counts["b"] + counts["c"]
+    tails = 2 * binom.cdf(fewer, n, 0.5)
+    return counts.assign(exact=np.minimum(tails, 1), mid_p=tails - binom.pmf(fewer, n, 0.5))
+
+
+def seed_spread(predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar") -> pd.Series:
+    """How much one metric differs between the models' seeds: `std` (NaN for one seed), `range`, `seeds`."""
+    values = from_counts(speaker_counts(predictions, labels).sum(axis=1), metric)
+    std = values.std(ddof=1) if len(values) > 1 else np.nan
+    return pd.Series({"std": std, "range": np.ptp(values), "seeds": len(values)}, name=metric)
 
 
 def per_speaker(predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar") -> pd.Series:
@@ -156,52 +269,6 @@ def per_class(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
 def probabilities(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """The `p_<emotion>` columns in the order of `labels`, shape (n_clips, n_labels)."""
     return predictions[[f"p_{label}" for label in labels]].to_numpy(np.float64)
-
-
-def calibration_error(p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -> float:
-    """Expected calibration error of the top probability, equal-width bins. Source: Guo et al. (2017).
-
-    Parameters
-    ----------
-    p : ndarray, shape (n_clips, n_labels)
-    correct : ndarray of bool, shape (n_clips,)
-        Whether the most probable label is the true one.
-    """
-    table = reliability(p, correct, n_bins=n_bins)
-    return float((np.abs(table["confidence"] - table["accuracy"]) * table["clips"]).sum() / len(p))
-
-
-def reliability(p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -> pd.DataFrame:
-    """Mean confidence, accuracy and clips of each bin that has clips."""
-    top = p.max(axis=1)
-    bins = np.minimum((top * n_bins).astype(int), n_bins - 1)
-    frame = pd.DataFrame({"bin": bins, "confidence": top, "accuracy": correct.astype(float)})
-    grouped = frame.groupby("bin")
-    return grouped.mean().assign(clips=grouped.size()).reset_index(drop=True)
-
-
-def sharpen(p: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide the log-probabilities by `temperature` and normalise; above 1 is less sure."""
-    logits = np.log(np.maximum(p, TINY)) / temperature
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
-
-
-def fit_temperature(p: np.ndarray, true: np.ndarray) -> float:
-    """The temperature that makes the true labels most likely.
-
-    Parameters
-    ----------
-    p : ndarray, shape (n_clips, n_labels)
-        Out-of-fold probabilities; those of training clips would say 1.
-    true : ndarray of int, shape (n_clips,)
-        Column of the true label.
-    """
-
-    def loss(log_t: float) -> float:
-        return -np.log(np.maximum(sharpen(p, np.exp(log_t))[np.arange(len(p)), true], TINY)).mean()
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def variance_share(values: pd.DataFrame, groups: pd.Series) -> pd.Series:

@@ -256,7 +256,7 @@ def plot_importance(importance: pd.DataFrame, *, title: str = "", ax: Axes | Non
 
 
 def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Accuracy over confidence, one line a table of `metrics.reliability`; the diagonal is perfect."""
+    """Accuracy over confidence, one line a table of `calibration.reliability`; the diagonal is perfect."""
     ax = _axes(ax, 4.5, 4.2)
     ax.plot([0, 1], [0, 1], color="#999999", linestyle=":")
     for (name, table), colour in zip(tables.items(), ("#c8352b", "#1f5f8b"), strict=False):
@@ -291,4 +291,57 @@ def plot_shares(shares: pd.DataFrame, *, title: str = "", ax: Axes | None = None
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_ladder(rungs: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """One point a rung with its interval; hollow where training holds something of the test clips.
+
+    Parameters
+    ----------
+    rungs : DataFrame
+        `rung, value, low, high, chance, same_speaker`, fractions.
+    """
+    ax = _axes(ax, 7, 0.5 * len(rungs) + 1.4)
+    colour = MODEL_COLOURS["mlp"]
+    for y, row in enumerate(rungs.itertuples()):
+        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
+        ax.plot(row.value, y, "o", color=colour, markerfacecolor="white" if row.same_speaker else colour)
+        ax.plot([row.chance, row.chance], [y - 0.25, y + 0.25], color="#999999", linestyle=":")
+        ax.annotate(
+            f"{row.value:.1%}", (row.high, y), (6, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    ax.set_yticks(range(len(rungs)), rungs["rung"])
+    ax.set(xlim=(0, 1.06), ylim=(len(rungs) - 0.4, -0.6), title=title)
+    ax.set_xlabel("95 % interval over speakers; hollow: speakers on both sides; dotted: chance", fontsize=8)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    return ax
+
+
+def plot_risk_coverage(
+    curve: pd.DataFrame, *, chosen: tuple[float, float], title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Share of wrong answers over the share that is answered; the dot is the chosen threshold.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        From `calibration.risk_coverage`.
+    chosen : tuple of float
+        Coverage and risk at the threshold.
+    """
+    ax = _axes(ax, 5.5, 3.6)
+    ax.plot(curve["coverage"], curve["risk"], color=MODEL_COLOURS["mlp"])
+    ax.plot(*chosen, "o", color=PALETTE["angry"])
+    text = f"answers {chosen[0]:.0%}, wrong in {chosen[1]:.0%}"
+    ax.annotate(text, chosen, (8, -12), textcoords="offset points", fontsize=9)
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1.2 * curve["risk"].iloc[-1]),
+        xlabel="clips answered",
+        ylabel="wrong among them",
+        title=title,
+    )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return ax

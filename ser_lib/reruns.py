@@ -41,6 +41,7 @@ RUNS = (
     Run("03_four", "03_mlp_vs_boosting", {"emotions": "four"}),
     Run("03_eight", "03_mlp_vs_boosting", {"emotions": "eight"}),
     Run("04_choose_and_export", "04_choose_and_export"),
+    Run("05_leakage_audit", "05_leakage_audit"),
 )
 
 
@@ -215,6 +216,7 @@ def main_table(results: pd.DataFrame) -> str:
         "random": "random split ✗",
     }
     uar = results[results["metric"] == "uar"].drop_duplicates(["emotions", "model", "protocol"])
+    uar = uar[uar["protocol"].isin(list(names))]
     protocols = [name for name in names if name in set(uar["protocol"])]
     lines = [
         "| emotions | model | " + " | ".join(names[name] for name in protocols) + " |",

@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 
+from ser_lib import guard
+from ser_lib.corpus import CLIP_COLUMNS
 from ser_lib.errors import CorpusError
+
+ABOUT = (*CLIP_COLUMNS, guard.SOURCE)  # the columns of a feature table that are no features
+Sides = dict[int, tuple[np.ndarray, np.ndarray]]  # by fold: the rows trained on, the rows tested
 
 PROTOCOLS = ("actors5", "loso", "random")
 
@@ -50,15 +55,94 @@ def assign_folds(clips: pd.DataFrame, protocol: str = "actors5", *, seed: int = 
 
     Notes
     -----
-    Sample-identical clips (same `audio_sha256`) always share a fold.
+    Sample-identical clips (same `audio_sha256`) always share a fold. Folds are made of the originals;
+    an altered copy (see `guard`) has the fold of its source, in which it is neither tested nor, since
+    that fold is tested, trained on.
     """
     if protocol not in PROTOCOLS:
         raise CorpusError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    folds = _random(clips, seed) if protocol == "random" else _by_speaker(clips, protocol)
-    folds = _join_duplicates(clips, folds)
+    held = _originals(clips)
+    folds = _random(held, seed) if protocol == "random" else _by_speaker(held, protocol)
+    folds = _join_duplicates(held, folds)
     if protocol != "random":
-        assert_speakers_apart(clips, folds)
-    return folds
+        assert_speakers_apart(held, folds)
+    return _with_copies(clips, held, folds)
+
+
+def sides(table: pd.DataFrame, protocol: str = "actors5", *, seed: int = 0, guarded: bool = True) -> Sides:
+    """The training and test rows of every fold of a protocol.
+
+    Parameters
+    ----------
+    guarded : bool
+        Without, folds are made as if copies and twins were clips of their own, and nothing is
+        checked: only to show what a leak is worth.
+
+    Raises
+    ------
+    ContaminationError
+        As `guard.check`.
+    """
+    clips = _about(table)
+    if not guarded:
+        clips = clips.drop(columns=[guard.SOURCE, "audio_sha256"], errors="ignore")
+    folds = assign_folds(clips, protocol, seed=seed)
+    return _sides(clips, folds, guarded=guarded, speakers=protocol != "random")
+
+
+def inner_sides(table: pd.DataFrame, train: np.ndarray, n: int = 4) -> Sides:
+    """As `sides`, at most `n` folds of whole speakers within the rows `train`, to choose or calibrate by."""
+    clips = _about(table).iloc[train]
+    inner = _sides(clips, inner_folds(clips, n))
+    return {fold: (train[heard], train[tested]) for fold, (heard, tested) in inner.items()}
+
+
+def _about(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[name for name in ABOUT if name in table]]
+
+
+def _sides(clips: pd.DataFrame, folds: pd.Series, *, guarded: bool = True, speakers: bool = True) -> Sides:
+    numbers = folds.to_numpy()
+    may_test = guard.originals(clips) & (numbers >= 0)
+    found = {}
+    for fold in np.unique(numbers[may_test]).tolist():  # a part of RAVDESS may leave some empty
+        train, test = np.flatnonzero(numbers != fold), np.flatnonzero(may_test & (numbers == fold))
+        if guarded:
+            guard.check(clips, train, test, speakers=speakers)
+        found[fold] = train, test
+    return found
+
+
+def inner_folds(clips: pd.DataFrame, n: int) -> pd.Series:
+    """At most `n` folds of whole speakers of a training set, as `assign_folds` gives them.
+
+    Raises
+    ------
+    CorpusError
+        Fewer than two speakers, or a copy whose source is not there.
+    """
+    held = _originals(clips)
+    if held["speaker"].nunique() < 2:
+        raise CorpusError("1 speaker in training: choosing on unheard speakers needs at least 2")
+    return _with_copies(clips, held, held["speaker"].map(_grouped(held, n)).astype(int).rename("fold"))
+
+
+def _originals(clips: pd.DataFrame) -> pd.DataFrame:
+    return clips[guard.originals(clips)] if guard.SOURCE in clips else clips
+
+
+def _with_copies(clips: pd.DataFrame, held: pd.DataFrame, folds: pd.Series) -> pd.Series:
+    """The folds of the originals `held`, given to their altered copies as well."""
+    if len(held) == len(clips):
+        return folds
+    source = guard.sources(clips)
+    orphans = source[~source.isin(held["clip_id"])].unique()
+    if len(orphans):
+        raise CorpusError(
+            f"{orphans[0]}: has an altered copy in the table but is not there itself, as are "
+            f"{len(orphans) - 1} more; leave copies out with their sources"
+        )
+    return source.map(dict(zip(held["clip_id"], folds, strict=True))).astype(int).rename("fold")
 
 
 def _random(clips: pd.DataFrame, seed: int) -> pd.Series:
@@ -84,16 +168,21 @@ def _by_speaker(clips: pd.DataFrame, protocol: str) -> pd.Series:
     elif set(clips.get("corpus", ["?"])) <= {"ravdess", "ravdess-song"} and set(speakers) <= set(PUBLISHED):
         fold_of = PUBLISHED
     else:
-        splitter = GroupKFold(min(5, len(speakers)))
-        fold_of = {
-            speaker: fold
-            for fold, (_, test) in enumerate(splitter.split(clips, groups=clips["speaker"]))
-            for speaker in clips["speaker"].iloc[test].unique()
-        }
+        fold_of = _grouped(clips, 5)
     folds = clips["speaker"].map(fold_of).astype(int).rename("fold")
     if folds.nunique() < 2:
         raise CorpusError(f"{protocol}: all {len(speakers)} speakers fall in one fold; use protocol=loso")
     return folds
+
+
+def _grouped(clips: pd.DataFrame, n: int) -> dict[str, int]:
+    """The fold of each speaker in at most `n` folds of about as many clips."""
+    splitter = GroupKFold(min(n, clips["speaker"].nunique()))
+    return {
+        speaker: fold
+        for fold, (_, test) in enumerate(splitter.split(clips, groups=clips["speaker"]))
+        for speaker in clips["speaker"].iloc[test].unique()
+    }
 
 
 def _join_duplicates(clips: pd.DataFrame, folds: pd.Series) -> pd.Series:

@@ -49,9 +49,20 @@ def provenance(config: FeatureConfig) -> dict:
 
 
 def build(
-    clips: pd.DataFrame, config: FeatureConfig = FeatureConfig(), *, cache_dir: Path = CACHE, n_jobs: int = -1
+    clips: pd.DataFrame,
+    config: FeatureConfig = FeatureConfig(),
+    *,
+    cache_dir: Path = CACHE,
+    n_jobs: int = -1,
+    change: audio.Change | None = None,
+    seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The feature table of `clips`, computing only the rows that the cache does not hold.
+
+    Parameters
+    ----------
+    change, seed
+        What is done to each waveform first, as in `audio.load`; part of what finds a cached row.
 
     Returns
     -------
@@ -61,7 +72,11 @@ def build(
         `path, problem` of clips without features (silent, too short); they are not in `table`.
     """
     names = list(feature_names(config))
-    key = sha256(json.dumps(provenance(config), sort_keys=True).encode()).hexdigest()[:16]
+    made = provenance(config)
+    if change is not None:
+        source = Path(__file__).with_name("augment.py").read_bytes()
+        made |= {"change": repr(change), "seed": seed, "change_code": sha256(source).hexdigest()[:16]}
+    key = sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"{config.name}-{key}"
     rows = _cached(folder, names)
     todo = clips[~clips["audio_sha256"].isin(rows.index)].drop_duplicates("audio_sha256")
@@ -69,7 +84,9 @@ def build(
     for start in range(0, len(todo), PART):
         part = todo.iloc[start : start + PART]
         what = f"{config.name} features {start + len(part)}/{len(todo)}"
-        results = parallel(partial(_row, config=config), part["path"], n_jobs=n_jobs, what=what)
+        results = parallel(
+            partial(_row, config=config, change=change, seed=seed), part["path"], n_jobs=n_jobs, what=what
+        )
         wrong |= {
             content: result
             for content, result in zip(part["audio_sha256"], results, strict=True)
@@ -88,10 +105,11 @@ def build(
     return table, left_out[["path"]].assign(problem=left_out["audio_sha256"].map(wrong))
 
 
-def _row(path: str, config: FeatureConfig) -> np.ndarray | str:
+def _row(path: str, config: FeatureConfig, change: audio.Change | None, seed: int) -> np.ndarray | str:
     """The feature values of one file, or what is wrong with it."""
     try:
-        return np.fromiter(extract(audio.load(path, config.audio), config).values(), np.float32)
+        clip = audio.load(path, config.audio, change=change, seed=seed)
+        return np.fromiter(extract(clip, config).values(), np.float32)
     except AudioError as error:
         return str(error)
 

@@ -13,9 +13,9 @@ from pandas.testing import assert_frame_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
 
-from ser_lib import evaluate, metrics, models, splits
-from ser_lib.corpus import FOUR
-from ser_lib.errors import CorpusError, SerError
+from ser_lib import calibration, evaluate, guard, metrics, models, splits, tables
+from ser_lib.corpus import EIGHT, FOUR
+from ser_lib.errors import ContaminationError, CorpusError, SerError
 
 pytestmark = pytest.mark.filterwarnings("ignore:n_quantiles", "ignore:Got .batch_size.")  # few clips
 
@@ -378,3 +378,163 @@ def test_importance_shuffles_tested_clips_of_training_nothing(table, seen):
 def test_an_unknown_protocol_is_refused(table, work: Callable):
     with pytest.raises(CorpusError, match="protocol 'half' is unknown"):
         work(table, ["logistic"], protocol="half", n_jobs=1)
+
+
+# --- the guard, through which every path goes ------------------------------------------------------
+
+PATHS: dict[str, Callable] = {
+    "out_of_fold": lambda table, protocol: evaluate.out_of_fold(table, ["mlp"], protocol=protocol, n_jobs=1),
+    "inner_predictions": lambda table, protocol: evaluate.inner_predictions(
+        table, "mlp", protocol=protocol, inner=3, n_jobs=1
+    ),
+    "search": lambda table, protocol: evaluate.search(table, ["mlp"], protocol=protocol, n_jobs=1),
+    "learning_curve": lambda table, protocol: evaluate.learning_curve(
+        table, ["mlp"], FOUR, protocol=protocol, shares=(0.5, 1.0), n_jobs=1
+    ),
+    "importance": lambda table, protocol: evaluate.importance(
+        table, ["mlp"], FOUR, protocol=protocol, repeats=1, n_jobs=1
+    ),
+}
+NESTED = ("inner_predictions", "search")
+
+
+def with_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """An altered copy of every other clip, shuffled in; the row number is that of the whole table."""
+    copies = table.iloc[::2].assign(source_clip=table["clip_id"], clip_id=table["clip_id"] + "+noise")
+    whole = pd.concat([table, copies]).sample(frac=1, random_state=0).reset_index(drop=True)
+    return whole.assign(level_mean=np.arange(len(whole), dtype=np.float32))
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+@pytest.mark.parametrize("path", PATHS)
+def test_whatever_is_fitted_and_tested_has_passed_the_guard(table, seen, grid, monkeypatch, path, protocol):
+    passed, check = [], guard.check
+
+    def spy(clips, train, test, *, speakers=True):
+        check(clips, train, test, speakers=speakers)
+        rows = clips.index.to_numpy()  # the table's own row numbers
+        passed.append((set(rows[train]), set(rows[test]), speakers))
+
+    monkeypatch.setattr(guard, "check", spy)
+    PATHS[path](table, protocol)
+    assert seen
+    for note in seen:
+        train, asked = set(note["train"]), set(np.concatenate(note["asked"]))
+        assert any(train <= heard and asked == tested for heard, tested, _ in passed)
+    outer = len(splits.sides(table, protocol))
+    assert [speakers for *_, speakers in passed[:outer]] == [protocol != "random"] * outer
+    assert len(passed) > outer  # the line above called it too
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_split_that_leaks_stops_every_path(table, seen, grid, monkeypatch, path):
+    monkeypatch.setattr(
+        splits, "assign_folds", lambda clips, *_, **__: pd.Series(clips.index % 2, name="fold")
+    )
+    with pytest.raises(ContaminationError, match=r"speaker\(s\) 01, 02, 03, 04, 05 and 3 more on both sides"):
+        PATHS[path](table, "actors5")
+    assert not seen
+
+
+@pytest.mark.parametrize("path", NESTED)
+def test_inner_folds_that_leak_stop_what_is_nested(table, seen, grid, monkeypatch, path):
+    monkeypatch.setattr(splits, "inner_folds", lambda clips, n: pd.Series(np.arange(len(clips)) % n))
+    with pytest.raises(ContaminationError, match="on both sides"):
+        PATHS[path](table, "actors5")
+    assert not seen
+
+
+def test_a_leak_on_purpose_is_run_unguarded(table, seen):
+    """Copies made before a random split, and tested like clips of their own."""
+    whole = with_copies(table)
+    found = evaluate.out_of_fold(whole, ["mlp"], protocol="random", guarded=False, n_jobs=1)
+    assert found["clip_id"].str.contains("noise").any()
+    (note,) = seen
+    assert guard.leakage(whole, note["train"], note["asked"][0])["altered_copy"] > 0.2
+
+
+# --- altered copies --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+@pytest.mark.parametrize("path", PATHS)
+def test_copies_are_trained_on_with_their_source_and_never_tested(table, seen, grid, path, protocol):
+    whole = with_copies(table)
+    PATHS[path](whole, protocol)
+    origin, original = guard.sources(whole).to_numpy(), guard.originals(whole)
+    assert seen
+    for note in seen:
+        asked = np.concatenate(note["asked"])
+        assert original[asked].all()
+        assert not original[note["train"]].all()
+        assert set(origin[note["train"]]).isdisjoint(origin[asked])
+        copied = set(origin[note["train"]][~original[note["train"]]])
+        assert copied <= set(origin[note["train"]][original[note["train"]]])
+
+
+def test_the_same_clips_are_tested_with_copies_and_without(table):
+    plain = evaluate.out_of_fold(table, ["majority"], n_jobs=1)
+    found = evaluate.out_of_fold(with_copies(table), ["majority"], n_jobs=1)
+    columns = ["clip_id", "fold"]
+    assert_frame_equal(*[t[columns].sort_values("clip_id", ignore_index=True) for t in (plain, found)])
+    assert "source_clip" not in evaluate.feature_columns(with_copies(table))
+
+
+# --- inner predictions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, protocol):
+    found = evaluate.inner_predictions(table, "mlp", protocol=protocol, inner=3, seed=1, n_jobs=1)
+    outer = splits.sides(table, protocol, seed=1)
+    assert sorted(found["outer"].unique()) == list(outer)
+    assert set(found["seed"]) == {1}
+    for fold, part in found.groupby("outer"):
+        assert sorted(part["clip_id"]) == sorted(table["clip_id"].iloc[outer[fold][0]])
+        assert part["fold"].nunique() == 3
+        assert part.groupby("speaker")["fold"].nunique().max() == 1
+    for i, note in enumerate(seen):
+        assert set(note["train"]) <= set(outer[list(outer)[i // 3]][0])
+        assert speakers_of(table, note["train"]).isdisjoint(speakers_of(table, note["asked"][0]))
+
+
+def test_inner_predictions_use_what_was_chosen_for_the_outer_fold(table, seen):
+    chosen = pd.DataFrame({"model": "mlp", "fold": range(5), "parameters": ['{"recorder__right": 0.1}'] * 5})
+    chosen.loc[1, "parameters"] = '{"recorder__right": 0.9}'
+    evaluate.inner_predictions(table, "mlp", inner=2, chosen=chosen, n_jobs=1)
+    assert [note["right"] for note in seen] == [0.1] * 2 + [0.9] * 2 + [0.1] * 6
+
+
+def test_predictions_are_calibrated_by_their_inner_ones(table):
+    outer = evaluate.out_of_fold(table, ["logistic"], n_jobs=1)
+    inner = evaluate.inner_predictions(table, "logistic", inner=3, n_jobs=1)
+    found = calibration.nested(outer, inner, FOUR)
+    assert found["clip_id"].to_list() == outer["clip_id"].to_list()
+    assert found["covered"].mean() > 0.75
+
+
+def test_one_training_speaker_has_no_inner_folds():
+    with pytest.raises(CorpusError, match="1 speaker in training"):
+        evaluate.search(synthetic(speakers=SPEAKERS[:2]), ["logistic"], protocol="loso", n_jobs=1)
+
+
+# --- nothing to learn ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp"])
+def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
+    """RAVDESS itself, search and all: 12.5 % UAR, whatever is chosen and fitted."""
+    small = {
+        "logistic": {"logisticregression__C": [0.003, 0.01]},
+        "mlp": {"balanced__estimator__max_iter": [5, 10]},
+    }
+    monkeypatch.setattr(models, "SEARCH", small)
+    table = tables.load(tables.SHIPPED)
+    features = evaluate.feature_columns(table)
+    table = table.drop(columns=[column for i, column in enumerate(features) if i % 8])
+    rng = np.random.default_rng(0)
+    table["emotion"] = table.groupby("speaker")["emotion"].transform(rng.permutation)
+    chosen = evaluate.search(table, [name], n_jobs=1)
+    found = evaluate.out_of_fold(table, [name], chosen=chosen, n_jobs=1)
+    assert metrics.score(found, EIGHT)[0] == pytest.approx(0.125, abs=0.03)
+    assert (chosen["inner_uar"] < 0.125 + 0.04).all()

@@ -5,23 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom, binomtest
 from sklearn import metrics as sk
 
 from ser_lib import metrics
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.metrics import (
     METRICS,
-    calibration_error,
+    by_group,
     confusion,
     difference,
-    fit_temperature,
     from_counts,
+    group_gap,
+    mcnemar,
     per_class,
     per_speaker,
     probabilities,
-    reliability,
     score,
-    sharpen,
+    seed_spread,
     speaker_counts,
     verdict,
 )
@@ -294,74 +295,132 @@ def test_verdicts(gap, sentence):
     assert verdict("MLP", "SVM", gap) == sentence
 
 
-# --- probabilities ---------------------------------------------------------------------------------
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
-
-
 def test_probabilities_follow_the_labels_asked_for():
     table = pd.DataFrame({"p_sad": [0.1], "p_calm": [0.2], "seed": [0], "p_happy": [0.7]})
     np.testing.assert_array_equal(probabilities(table, ["happy", "sad", "calm"]), [[0.7, 0.1, 0.2]])
 
 
-@pytest.mark.parametrize("n_bins", [5, 10, 15])
-def test_calibration_error_equals_a_plain_loop(n_bins):
-    rng = np.random.default_rng(n_bins)
-    p = np.vstack([rng.dirichlet(np.full(4, 0.5), 500), np.eye(4)])
-    correct = rng.random(len(p)) < 0.5
-    error, rows = 0.0, []
-    for b in range(n_bins):
-        inside = [
-            i for i in range(len(p)) if b / n_bins <= p[i].max() < (b + 1) / n_bins or (b == n_bins - 1 and p[i].max() == 1)
-        ]  # fmt: skip
-        if inside:
-            confidence = sum(p[i].max() for i in inside) / len(inside)
-            accuracy = sum(correct[i] for i in inside) / len(inside)
-            rows.append((confidence, accuracy, len(inside)))
-            error += len(inside) / len(p) * abs(confidence - accuracy)
-    assert calibration_error(p, correct, n_bins=n_bins) == pytest.approx(error)
-    np.testing.assert_allclose(
-        reliability(p, correct, n_bins=n_bins)[["confidence", "accuracy", "clips"]], rows
-    )
+# --- groups ----------------------------------------------------------------------------------------
+
+GENDERS = {"00": "f", "01": "m", "02": "f", "03": "m", "04": "f", "05": "x"}
 
 
-def test_calibration_error_of_simple_cases():
-    sure = np.tile([1.0, 0.0], (10, 1))
-    assert calibration_error(sure, np.ones(10, bool)) == 0
-    assert calibration_error(sure, np.zeros(10, bool)) == 1
-    assert calibration_error(sure, np.arange(10) < 7) == pytest.approx(0.3)
+def genders(table: pd.DataFrame) -> pd.Series:
+    """The group of each clip; speaker 05 is a group alone."""
+    return table.drop_duplicates("clip_id").set_index("clip_id")["speaker"].map(GENDERS)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 3.5])
-def test_a_known_temperature_is_found_again(temperature):
-    """Labels are drawn from `fair`; the model's logits are `temperature` times too large."""
-    rng = np.random.default_rng(1)
-    logits = rng.normal(0, 1.5, (20_000, 4))
-    fair = softmax(logits)
-    true = (fair.cumsum(axis=1) < rng.random((len(fair), 1))).sum(axis=1)
-    found = fit_temperature(softmax(temperature * logits), true)
-    assert found == pytest.approx(temperature, rel=0.04)
-    np.testing.assert_allclose(sharpen(softmax(temperature * logits), temperature), fair, atol=1e-3)
+@pytest.mark.parametrize("metric", METRICS)
+def test_groups_equal_a_plain_loop(metric):
+    table = guesses(14, seeds=(0, 1))
+    groups = genders(table)
+    found = by_group(table, groups, LABELS, metric)
+    assert list(found.columns) == ["group", "value", "low", "high", "clips", "speakers"]
+    assert found["group"].to_list() == ["f", "m", "x"]
+    for row in found.itertuples():
+        part = table[[groups[clip] == row.group for clip in table["clip_id"]]]
+        value, low, high = score(part, LABELS, metric)
+        assert row.value == pytest.approx(value)
+        assert (row.clips, row.speakers) == {"f": (60, 3), "m": (40, 2), "x": (20, 1)}[row.group]
+        if row.group == "x":
+            assert np.isnan([row.low, row.high]).all()
+        else:
+            assert (row.low, row.high) == pytest.approx((low, high))
 
 
-def test_certain_and_wrong_stays_finite():
-    p = np.tile([1.0, 0.0, 0.0], (30, 1))
-    temperature = fit_temperature(p, np.arange(30) % 3)
-    assert np.isfinite(temperature)
-    assert temperature > 1
-    assert np.isfinite(sharpen(p, temperature)).all()
+def test_clips_of_no_group_are_left_out_and_unknown_clips_refused():
+    table = guesses(15)
+    groups = genders(table)
+    found = by_group(table, groups.where(groups != "x"), LABELS)
+    assert found["clips"].sum() == 100
+    with pytest.raises(ValueError, match=r"clip0 and 0 more clips are in no group"):
+        by_group(table, groups.drop("clip0"), LABELS)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 2.0, 10.0])
-def test_sharpening_keeps_the_argmax_and_the_sum(temperature):
-    p = np.random.default_rng(2).dirichlet(np.full(8, 0.3), 1_000)
-    out = sharpen(p, temperature)
-    np.testing.assert_array_equal(out.argmax(axis=1), p.argmax(axis=1))
-    np.testing.assert_allclose(out.sum(axis=1), 1)
-    sureness = out.max(axis=1) - p.max(axis=1)
-    assert (sureness <= 1e-9).all() if temperature >= 1 else (sureness >= -1e-9).all()
-    if temperature == 1:
-        np.testing.assert_allclose(out, p, atol=1e-9)
+def test_the_gap_between_groups_of_different_speakers():
+    """Against two bootstraps done apart."""
+    table = guesses(16, speakers=12, seeds=(0, 1))
+    groups = table.drop_duplicates("clip_id").set_index("clip_id")["speaker"].map(lambda s: "mf"[s < "07"])
+    value, low, high = group_gap(table, groups, "f", "m", LABELS)
+    a, b = (table[table["clip_id"].map(groups) == name] for name in "fm")
+    assert value == pytest.approx(score(a, LABELS)[0] - score(b, LABELS)[0])
+    spread = [
+        metrics._resampled(speaker_counts(part, LABELS), "uar", metrics._draws(n, seed))
+        for part, n, seed in ((a, 7, 1), (b, 5, 2))
+    ]
+    assert (low, high) == pytest.approx(np.quantile(spread[0] - spread[1], (0.025, 0.975)))
+    back = group_gap(table, groups, "m", "f", LABELS)
+    assert back == pytest.approx((-value, -high, -low), abs=0.012)
+
+
+def test_the_gap_between_groups_of_the_same_speakers_is_paired():
+    """Every speaker's strong clips are heard alike better: the paired gap is surer than apart."""
+    table = guesses(17, speakers=24, skill=0)
+    rank = table.groupby("speaker").cumcount()
+    hard = table["speaker"].astype(int) % 8  # of 10 clips an intensity, so many are wrong
+    strong = table["clip_id"].map(dict(zip(table["clip_id"], rank % 2 == 1, strict=True)))
+    wrong = rank // 2 < hard + np.where(strong, 0, 2)
+    other = table["emotion"].map(dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True)))
+    table["predicted"] = np.where(wrong, other, table["emotion"])
+    groups = pd.Series(np.where(strong, "strong", "normal"), index=table["clip_id"])
+    value, low, high = group_gap(table, groups, "strong", "normal", LABELS, "accuracy")
+    assert (value, low, high) == pytest.approx((0.2, 0.2, 0.2))
+    assert np.ptp(by_group(table, groups, LABELS, "accuracy")[["low", "high"]].iloc[0]) > 0.1
+
+
+def test_a_group_of_one_speaker_has_a_gap_without_bounds():
+    table = guesses(18)
+    value, low, high = group_gap(table, genders(table), "f", "x", LABELS)
+    assert np.isfinite(value)
+    assert np.isnan([low, high]).all()
+    with pytest.raises(ValueError, match="no clip in group z; there are f, m, x"):
+        group_gap(table, genders(table), "f", "z", LABELS)
+
+
+# --- pairs and seeds -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mcnemar_equals_the_binomial_test(seed):
+    a, b = guesses(seed, skill=0.5, seeds=(0, 7)), guesses(seed + 50, skill=0.4, seeds=(0, 7))
+    truth = a.drop_duplicates("clip_id").set_index("clip_id")["emotion"]
+    b["emotion"] = b["clip_id"].map(truth)
+    found = mcnemar(a, b.sample(frac=1, random_state=0)).set_index("seed")
+    assert list(found.columns) == ["b", "c", "exact", "mid_p"]
+    assert list(found.index) == [0, 7]
+    for n, row in found.iterrows():
+        right = [
+            {r.clip_id: r.predicted == r.emotion for r in t[t["seed"] == n].itertuples()} for t in (a, b)
+        ]
+        only_a = sum(right[0][clip] and not right[1][clip] for clip in right[0])
+        only_b = sum(right[1][clip] and not right[0][clip] for clip in right[0])
+        assert (row["b"], row["c"]) == (only_a, only_b)
+        exact = binomtest(only_a, only_a + only_b).pvalue
+        assert row["exact"] == pytest.approx(exact)
+        assert row["mid_p"] == pytest.approx(
+            2 * binom.sf(max(only_a, only_b), only_a + only_b, 0.5)
+            + binom.pmf(max(only_a, only_b), only_a + only_b, 0.5)
+        )
+        assert row["mid_p"] <= row["exact"]
+
+
+def test_mcnemar_of_equals_and_of_other_clips():
+    table = guesses(19)
+    same = mcnemar(table, table).iloc[0]
+    assert (same["b"], same["c"], same["exact"], same["mid_p"]) == (0, 0, 1, 1)
+    for other in (table.iloc[1:], table.assign(seed=1)):
+        with pytest.raises(ValueError, match="a paired test needs predictions of the same clips and seeds"):
+            mcnemar(table, other)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_spread_over_seeds(metric):
+    table = guesses(20, seeds=(0, 1, 4))
+    values = [score(part, LABELS, metric)[0] for _, part in table.groupby("seed")]
+    found = seed_spread(table, LABELS, metric)
+    assert found["std"] == pytest.approx(np.std(values, ddof=1))
+    assert found["range"] == pytest.approx(max(values) - min(values))
+    assert found["seeds"] == 3
+    alone = seed_spread(table[table["seed"] == 0], LABELS, metric)
+    assert np.isnan(alone["std"])
+    assert (alone["range"], alone["seeds"]) == (0, 1)

@@ -27,6 +27,7 @@ def out(tiny_corpus, tmp_path_factory):
         reruns.Run("02_features", "02_features", {"feature_set": "compact"}),
         reruns.Run("03_eight", "03_mlp_vs_boosting", SMALL),
         reruns.Run("04_choose_and_export", "04_choose_and_export"),
+        reruns.Run("05_leakage_audit", "05_leakage_audit", {"seeds": "0", "model": "logistic"}),
     ]
     before = os.environ.get("SER_RAVDESS_DIR")
     os.environ["SER_RAVDESS_DIR"] = str(tiny_corpus)
@@ -63,7 +64,8 @@ def _tagged(cells):
         ("01_eda", {"counts", "durations", "level_and_pitch", "waveforms", "mel", "chroma"}),
         ("02_features", {"variance_shares", "distributions", "correlation", "projection"}),
         ("03_eight", {"scores", "speaker_gaps", "confusion", "learning_curve", "importance"}),
-        ("04_choose_and_export", {"reliability"}),
+        ("04_choose_and_export", {"reliability", "risk_coverage"}),
+        ("05_leakage_audit", {"ladder"}),
     ],
 )
 def test_a_run_leaves_a_page_figures_and_metrics(out, run, figures):

@@ -20,6 +20,7 @@ def test_the_whole_plan_is_the_main_job():
         "03_four",
         "03_eight",
         "04_choose_and_export",
+        "05_leakage_audit",
     ]
 
 

@@ -1,0 +1,91 @@
+"""Features relative to their speaker, for users whose voice was heard before: without labels, or enrolled.
+
+Both take a feature table and give one with the same columns, to be evaluated like any other. Neither
+looks at an emotion, but for the neutral clips that an enrolled speaker records on request, which are
+then left out; so they may be applied before the folds are made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ser_lib import guard
+from ser_lib.errors import CorpusError
+from ser_lib.evaluate import feature_columns
+
+# How many clips what is known of all speakers counts for, beside the n clips of one.
+PRIOR_MEAN = 1  # the mean over speakers: n = 1 moves a feature half of the way, n = 3 three quarters
+PRIOR_DEVIATION = 4  # the deviation pooled over speakers
+
+
+def transductive(table: pd.DataFrame) -> pd.DataFrame:
+    """Standardise each feature within each speaker, over all of the speaker's clips.
+
+    It needs no label but every clip to be tested: a user whose past recordings are kept, each emotion
+    among them about as often as in training. Its score is no promise for a first clip.
+    """
+    columns = feature_columns(table)
+    held = table[guard.originals(table)].groupby("speaker")[columns]
+    mean, std = (
+        found.loc[table["speaker"]].to_numpy(np.float64) for found in (held.mean(), held.std(ddof=0))
+    )
+    values = (table[columns].to_numpy(np.float64) - mean) / np.where(std > 0, std, 1)
+    return _with_features(table, values)
+
+
+def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
+    """Features as differences from the mean of `n` neutral clips of the speaker, which are left out.
+
+    The mean is shrunk towards that of all speakers (`PRIOR_MEAN`), since that of few clips is mostly
+    chance. With two clips or more the features are also divided by the deviation of the speaker's clips
+    relative to the pooled one, shrunk towards 1 (`PRIOR_DEVIATION`); one clip has no deviation.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With neutral clips, so before `evaluate.select` leaves them out.
+    n : int
+        Clips that each speaker records; drawn at random from the neutral originals.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    DataFrame
+        Without the enrolled clips, their twins and their altered copies: neither trained on nor tested.
+
+    Raises
+    ------
+    CorpusError
+        A speaker has fewer than `n` neutral clips.
+    """
+    columns = feature_columns(table)
+    neutral = table[guard.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
+    neutral = neutral[~guard.contents(neutral).duplicated()]
+    counts = neutral["speaker"].value_counts().reindex(table["speaker"].unique(), fill_value=0)
+    if n < 1 or counts.min() < n:
+        raise CorpusError(
+            f"speaker {counts.idxmin()} has {counts.min()} neutral clip(s), {n} are to be enrolled; "
+            f"choose n from 1 to {max(counts.min(), 1)}, or leave the speaker out"
+        )
+    drawn = neutral.groupby("speaker").sample(n, random_state=seed)
+    kept = table[~guard.origins(table).isin(guard.contents(drawn))].reset_index(drop=True)
+    by_speaker = drawn.groupby("speaker")[columns]
+    means = by_speaker.mean().astype(np.float64)
+    centre = means.mean() + (means - means.mean()) * n / (n + PRIOR_MEAN)
+    scale = _relative_deviation(by_speaker.var(ddof=1), n) if n > 1 else means * 0 + 1
+    values = kept[columns].to_numpy(np.float64) - centre.loc[kept["speaker"]].to_numpy()
+    return _with_features(kept, values / scale.loc[kept["speaker"]].to_numpy())
+
+
+def _relative_deviation(variance: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Of each speaker and feature, as a share of the pooled one; 1 for a feature that never varies."""
+    relative = (variance / variance.mean()).fillna(1)
+    return np.sqrt(((n - 1) * relative + PRIOR_DEVIATION) / (n - 1 + PRIOR_DEVIATION))
+
+
+def _with_features(table: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+    columns = feature_columns(table)
+    features = pd.DataFrame(values.astype(np.float32), columns=columns, index=table.index)
+    return pd.concat([table.drop(columns=columns), features], axis=1)[list(table.columns)]

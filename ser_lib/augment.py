@@ -1,0 +1,316 @@
+"""Changes to a waveform that keep its label: copies for training folds, and stress for a trained model.
+
+A change is called with a waveform (mono float32, shape (n_samples,)), its sample rate in hertz and a
+random generator. It returns a new waveform at the same rate: float32, finite, of another length where
+that is its nature. Samples may exceed full scale, since floats do not clip. Changes are frozen and can
+be pickled; `name` is for a figure or a table, and the `repr` names a change in the cache of feature
+tables. `audio.load(path, change=Speed(1.1))` applies one at the file's own rate; the generator is seeded
+by the clip, so that Noise(20) and Noise(10) are the same noise at two levels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.fft
+
+from ser_lib import audio, lld
+from ser_lib.errors import SerError
+
+BAND = 8_000.0  # hertz; noise ends here, so that an SNR means the same at every sample rate
+FRAME_S = 0.02  # seconds; levels are of such frames
+VOICES = 6  # talkers in the babble
+CODED_RATE = 48_000  # hertz; what MP3 and Opus both take
+
+
+class Change:
+    """What all changes have in common."""
+
+    label: ClassVar[str]  # the name, with the parameters to be filled in
+
+    @property
+    def name(self) -> str:
+        return self.label.format(**vars(self))
+
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+        raise NotImplementedError
+
+
+def active_level(y: np.ndarray, rate: int) -> float:
+    """Root mean square of the frames less than `lld.ACTIVE_DB` below the loudest: speech without pauses.
+
+    Silence around the speech does not lower it. After the idea of ITU-T P.56, in fixed frames.
+    """
+    power = _frame_power(y, rate)
+    return float(np.sqrt(power[power >= power.max() * 10 ** (-lld.ACTIVE_DB / 10)].mean()))
+
+
+def _frame_power(y: np.ndarray, rate: int) -> np.ndarray:
+    n = int(FRAME_S * rate)
+    return np.square(lld.frames(y, n, n)).mean(axis=1)
+
+
+def _filter(y: np.ndarray, rate: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Filter without delay by an amplitude gain that is a function of hertz."""
+    n = scipy.fft.next_fast_len(len(y) + rate // 10, real=True)
+    response = gain(scipy.fft.rfftfreq(n, 1 / rate)).astype(np.float32)
+    return scipy.fft.irfft(scipy.fft.rfft(y, n) * response, n)[: len(y)]
+
+
+def _to_length(y: np.ndarray, n: int) -> np.ndarray:
+    return np.pad(y[:n], (0, max(0, n - len(y))))
+
+
+def _check(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise SerError(f"{what} {value!r} is unknown; choose one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Speed(Change):
+    """Faster or slower by resampling: tempo, pitch and formants together."""
+
+    factor: float  # above 1: faster and higher
+    label = "speed ×{factor:.2f}"
+
+    def __call__(self, y, rate, rng):
+        import soxr
+
+        return soxr.resample(y, rate * self.factor, rate, quality="HQ")
+
+
+@dataclass(frozen=True)
+class Pitch(Change):
+    """Higher or lower at the same duration; the formants move too.
+
+    The clip is stretched by overlapping pieces where they fit best, then resampled.
+    Source: Verhelst & Roelands (1993), WSOLA. A phase vocoder would lose level and blur the pulses.
+    """
+
+    semitones: float
+    label = "pitch {semitones:+g} semitones"
+
+    def __call__(self, y, rate, rng):
+        factor = 2 ** (self.semitones / 12)
+        return _to_length(Speed(factor)(_stretch(y, rate, factor), rate, rng), len(y))
+
+
+def _stretch(y: np.ndarray, rate: int, factor: float) -> np.ndarray:
+    """Longer by `factor` at the same pitch."""
+    hop = int(0.015 * rate)  # samples; half a piece
+    reach = int(0.01 * rate)  # samples; how far a piece may be from its place, half a period of 50 Hz
+    pieces = int(len(y) * factor / hop) + 2
+    padded = np.pad(y, (hop + reach, int(3 * hop / factor) + 3 * hop + reach)).astype(np.float64)
+    energy = np.concatenate([[0], np.cumsum(np.square(padded))])
+    out = np.zeros((pieces + 1) * hop)
+    window = lld.hann(2 * hop)
+    far = 1e-3 * np.abs(np.linspace(-1, 1, 2 * reach + 1))  # the nearest of equals, so in silence
+    start = reach
+    for i in range(pieces):
+        if i:
+            low = round(i * hop / factor)
+            follows = padded[start + hop : start + 3 * hop]  # what would follow without a stretch
+            alike = np.correlate(padded[low : low + 2 * (reach + hop)], follows)
+            ends = np.arange(low, low + len(alike))
+            both = (energy[ends + 2 * hop] - energy[ends]) * np.square(follows).sum()
+            alike /= np.sqrt(np.maximum(both, lld.FLOOR**2))
+            start = low + int((alike - far).argmax())
+        out[i * hop : (i + 2) * hop] += window * padded[start : start + 2 * hop]
+    return out[hop:].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Noise(Change):
+    """Noise from 0 to 8 kHz at a level relative to that of the active speech.
+
+    `white` is flat. `babble` has the clip's own long-term spectrum and the modulation of six talkers of
+    2.5 to 5.5 syllables a second. It is noise of that shape and holds no voices: a sum of independent
+    noises, each with its own envelope, is one noise whose power is the sum of theirs.
+    """
+
+    snr_db: float  # decibels, active speech over noise
+    kind: str = "white"  # or "babble"
+    label = "{kind} noise {snr_db:g} dB"
+
+    def __post_init__(self):
+        _check(self.kind, ("white", "babble"), "noise")
+
+    def __call__(self, y, rate, rng):
+        noise = rng.standard_normal(len(y), dtype=np.float32)
+        shape = np.ones(2)
+        if self.kind == "babble":
+            tempo = rng.uniform(2.5, 5.5, (VOICES, 1))  # syllables a second
+            cycles = tempo * np.arange(len(y)) / rate + rng.uniform(0, 1, (VOICES, 1))
+            syllables = np.maximum(np.sin(2 * np.pi * cycles), 0)
+            noise *= np.sqrt(np.square(syllables).sum(axis=0)).astype(np.float32)
+            n = int(0.016 * rate)
+            shape = np.sqrt(np.square(lld.magnitudes(y, n_fft=n, hop=n // 2)).mean(axis=0))
+        bins = np.linspace(0, rate / 2, len(shape))
+        noise = _filter(noise, rate, lambda hertz: np.interp(hertz, bins, shape) * (hertz < BAND))
+        level = active_level(y, rate) * 10 ** (-self.snr_db / 20)
+        power = max(np.square(noise).mean(), np.finfo(np.float32).tiny)  # babble of silence is silence
+        return y + noise * np.float32(level / np.sqrt(power))
+
+
+@dataclass(frozen=True)
+class Tilt(Change):
+    """A brighter or darker microphone: a gain that is 0 dB at 1 kHz and level below 50 Hz, above 16 kHz."""
+
+    db_per_octave: float  # above 0: brighter
+    label = "tilt {db_per_octave:+g} dB/octave"
+
+    def __call__(self, y, rate, rng):
+        octaves = self.db_per_octave / 20
+        return _filter(y, rate, lambda hertz: 10 ** (octaves * np.log2(np.clip(hertz, 50, 16_000) / 1000)))
+
+
+@dataclass(frozen=True)
+class Gain(Change):
+    """Louder or softer. Nothing is cut off at full scale; `Clip` does that."""
+
+    db: float
+    label = "gain {db:+g} dB"
+
+    def __call__(self, y, rate, rng):
+        return y * np.float32(10 ** (self.db / 20))
+
+
+@dataclass(frozen=True)
+class Clip(Change):
+    """Cut off whatever exceeds a share of the peak, as an overdriven input does."""
+
+    share: float  # of the clip's peak amplitude, 0 to 1
+    label = "clipped at {share:.0%} of the peak"
+
+    def __call__(self, y, rate, rng):
+        limit = np.float32(self.share) * np.abs(y).max()
+        return np.clip(y, -limit, limit)
+
+
+@dataclass(frozen=True)
+class Telephone(Change):
+    """A narrow-band line: 300 to 3400 Hz (-3 dB), sampled at 8 kHz."""
+
+    label = "telephone"
+
+    def __call__(self, y, rate, rng):
+        from scipy.signal import butter, sosfilt
+
+        line = butter(6, (300, 3400), "bandpass", fs=8_000, output="sos").astype(np.float32)
+        heard = sosfilt(line, audio.resample(y, rate, 8_000))
+        return _to_length(audio.resample(heard, 8_000, rate), len(y))
+
+
+@dataclass(frozen=True)
+class Room(Change):
+    """Reverberation: the direct sound and, 2.5 ms later, noise that decays alike at all frequencies.
+
+    Every clip gets a room of its own. The tail past the end of the clip is left out.
+    Source: Moorer (1979), About this reverberation business.
+    """
+
+    rt60_s: float  # seconds in which the reverberation falls by 60 dB
+    drr_db: float  # decibels, direct over reverberant energy
+    label = "room {rt60_s:g} s, {drr_db:+g} dB direct"
+
+    def __call__(self, y, rate, rng):
+        from scipy.signal import oaconvolve
+
+        time = np.arange(1, int(self.rt60_s * rate) + 1) / rate
+        echo = rng.standard_normal(len(time), dtype=np.float32)
+        echo *= (10 ** (-3 * time / self.rt60_s) * (time > 0.0025)).astype(np.float32)
+        echo *= np.float32(10 ** (-self.drr_db / 20) / np.sqrt(np.square(echo).sum()))
+        return oaconvolve(y, np.concatenate([np.ones(1, np.float32), echo]))[: len(y)]
+
+
+@dataclass(frozen=True)
+class Silence(Change):
+    """A pause at the end: noise at the level of the clip's quietest frames."""
+
+    seconds: float
+    label = "{seconds:g} s of silence at the end"
+
+    def __call__(self, y, rate, rng):
+        floor = np.sqrt(np.percentile(_frame_power(y, rate), 5)).astype(np.float32)
+        pause = rng.standard_normal(int(self.seconds * rate), dtype=np.float32) * floor
+        return np.concatenate([y, pause])
+
+
+@dataclass(frozen=True)
+class Half(Change):
+    """One half of the clip."""
+
+    which: str = "first"  # or "second"
+    label = "{which} half"
+
+    def __post_init__(self):
+        _check(self.which, ("first", "second"), "half")
+
+    def __call__(self, y, rate, rng):
+        middle = len(y) // 2
+        return (y[:middle] if self.which == "first" else y[middle:]).copy()
+
+
+@dataclass(frozen=True)
+class Codec(Change):
+    """Encoded at 48 kHz and decoded again, in memory; the container tells the delay, which is taken out.
+
+    Opus lies in WebM, as browsers record it.
+    """
+
+    codec: str  # "mp3" or "opus"
+    kbps: int  # kilobits a second, 1000 bits each
+
+    def __post_init__(self):
+        _check(self.codec, ("mp3", "opus"), "codec")
+
+    @property
+    def name(self) -> str:
+        return f"{'MP3' if self.codec == 'mp3' else 'Opus'} {self.kbps} kb/s"
+
+    def __call__(self, y, rate, rng):
+        import av
+
+        encoder, container = {"mp3": ("libmp3lame", "mp3"), "opus": ("libopus", "webm")}[self.codec]
+        file = io.BytesIO()
+        with av.open(file, "w", format=container) as out:
+            stream = out.add_stream(encoder, rate=CODED_RATE, layout="mono")
+            stream.bit_rate = 1000 * self.kbps
+            samples = np.ascontiguousarray(audio.resample(y, rate, CODED_RATE)[None])
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate = CODED_RATE
+            out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        heard, back = audio.decode(file.getvalue(), name=self.name)
+        return _to_length(audio.resample(audio.mix_down(heard), back, rate), len(y))
+
+
+@dataclass(frozen=True)
+class Chain(Change):
+    """Several changes, one after the other."""
+
+    changes: tuple[Change, ...]
+
+    @property
+    def name(self) -> str:
+        return " + ".join(change.name for change in self.changes)
+
+    def __call__(self, y, rate, rng):
+        for change in self.changes:
+            y = change(y, rate, rng)
+        return y
+
+
+TRAINING: tuple[Change, ...] = (
+    Speed(0.9), Speed(1.1), Pitch(-1), Pitch(1), Tilt(-3), Tilt(3), Noise(20), Noise(30), Room(0.3, 3),
+)  # fmt: skip
+
+STRESS: tuple[Change, ...] = (
+    *(Noise(snr_db, kind) for kind in ("white", "babble") for snr_db in (20, 10, 5)),
+    Gain(20), Gain(-20), Clip(0.5), Clip(0.2), Telephone(), Codec("mp3", 64), Codec("opus", 24),
+    Silence(2), Half(),
+)  # fmt: skip

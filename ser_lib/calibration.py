@@ -1,0 +1,236 @@
+"""How sure a model may be: temperature, reliability, prediction sets, and when to abstain.
+
+Probabilities have shape (n_clips, n_labels) and come from out-of-fold predictions; those of training
+clips would say 1. What is fitted here is fitted on training speakers: `nested` takes the outer
+predictions and, for each outer fold, inner ones (`evaluate.inner_predictions`) of its training clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from ser_lib.errors import ContaminationError
+from ser_lib.metrics import probabilities
+
+TINY = 1e-12
+
+
+# --- temperature -----------------------------------------------------------------------------------
+
+
+def sharpen(p: np.ndarray, temperature: float) -> np.ndarray:
+    """Divide the log-probabilities by `temperature` and normalise; above 1 is less sure."""
+    logits = np.log(np.maximum(p, TINY)) / temperature
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(p: np.ndarray, true: np.ndarray) -> float:
+    """The temperature that makes the true labels most likely. Source: Guo et al. (2017).
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_clips, n_labels)
+        Out-of-fold probabilities; those of training clips would say 1.
+    true : ndarray of int, shape (n_clips,)
+        Column of the true label.
+    """
+
+    def loss(log_t: float) -> float:
+        return -np.log(np.maximum(sharpen(p, np.exp(log_t))[np.arange(len(p)), true], TINY)).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+# --- how far confidence is from accuracy -----------------------------------------------------------
+
+
+def calibration_error(p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -> float:
+    """Expected calibration error of the top probability, equal-width bins. Source: Guo et al. (2017).
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_clips, n_labels)
+    correct : ndarray of bool, shape (n_clips,)
+        Whether the most probable label is the true one.
+    """
+    return _mean_gap(reliability(p, correct, n_bins=n_bins))
+
+
+def adaptive_error(p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -> float:
+    """As `calibration_error` over bins of equally many clips. Source: Nixon et al. (2019)."""
+    return _mean_gap(reliability(p, correct, n_bins=n_bins, adaptive=True))
+
+
+def reliability(
+    p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15, adaptive: bool = False
+) -> pd.DataFrame:
+    """Mean confidence, accuracy and clips of each bin that has clips.
+
+    Parameters
+    ----------
+    adaptive : bool
+        Bins of equally many clips (one more in the first ones) instead of equal width. Clips of
+        equal confidence count with their mean accuracy, so that the order of rows does not matter.
+    """
+    frame = pd.DataFrame({"confidence": p.max(axis=1), "accuracy": np.asarray(correct, float)})
+    if adaptive:
+        frame["accuracy"] = frame.groupby("confidence")["accuracy"].transform("mean")
+        frame = frame.sort_values("confidence", ignore_index=True)
+        sizes = [len(part) for part in np.array_split(np.arange(len(frame)), n_bins)]
+        bins = np.repeat(np.arange(n_bins), sizes)
+    else:
+        bins = np.minimum((frame["confidence"] * n_bins).astype(int), n_bins - 1)
+    grouped = frame.groupby(np.asarray(bins))
+    return grouped.mean().assign(clips=grouped.size()).reset_index(drop=True)
+
+
+def _mean_gap(table: pd.DataFrame) -> float:
+    gaps = (table["confidence"] - table["accuracy"]).abs()
+    return float((gaps * table["clips"]).sum() / table["clips"].sum())
+
+
+# --- abstaining ------------------------------------------------------------------------------------
+
+
+def risk_coverage(p: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
+    """What is wrong among the clips that are answered, for every threshold on the confidence.
+
+    Returns
+    -------
+    DataFrame
+        `coverage` (share answered, ascending to 1), `risk` (share of these that is wrong) and
+        `threshold` (the least confidence that is answered). Source: El-Yaniv and Wiener (2010).
+    """
+    frame = pd.DataFrame({"threshold": p.max(axis=1), "wrong": 1 - np.asarray(correct, float)})
+    steps = frame.groupby("threshold")["wrong"].agg(["sum", "size"]).sort_index(ascending=False).cumsum()
+    curve = {"coverage": steps["size"] / len(p), "risk": steps["sum"] / steps["size"]}
+    return pd.DataFrame(curve).reset_index()[["coverage", "risk", "threshold"]]
+
+
+def risk_area(curve: pd.DataFrame) -> float:
+    """The mean risk over all coverages of a `risk_coverage` curve; 0 is best. Source: Geifman et al. (2019)."""
+    return float((curve["risk"] * np.diff(curve["coverage"], prepend=0)).sum())
+
+
+def abstain_threshold(p: np.ndarray, correct: np.ndarray, *, accuracy: float) -> float:
+    """The smallest confidence at which the clips that are kept are right as often as `accuracy`.
+
+    Returns
+    -------
+    float
+        Infinity (nothing is kept) if no threshold reaches it. On other clips it is reached about,
+        not surely: the rule has no margin for the clips that it was fitted on being few.
+    """
+    curve = risk_coverage(p, correct)
+    reached = curve.loc[curve["risk"] <= 1 - accuracy + TINY, "threshold"]
+    return float(reached.min()) if len(reached) else float("inf")
+
+
+# --- prediction sets -------------------------------------------------------------------------------
+
+
+def conformal_threshold(p: np.ndarray, true: np.ndarray, level: float) -> float:
+    """The score up to which a label belongs to the set, so that sets hold the truth `level` of the time.
+
+    Split conformal prediction with the score 1 minus the probability of the true label, whose
+    ceil((n + 1) level) / n quantile is returned. Source: Sadinle et al. (2019); Angelopoulos and Bates
+    (2023), sec. 1.
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_clips, n_labels)
+    true : ndarray of int, shape (n_clips,)
+    level : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    float
+        1, every label, where the clips are too few for the level.
+
+    Notes
+    -----
+    The promise is for clips exchangeable with those fitted on. Clips of a speaker resemble one another,
+    so those of a new speaker are not; report the coverage of each speaker, not the mean alone.
+    """
+    scores = np.sort(1 - p[np.arange(len(p)), true])
+    rank = int(np.ceil(round((len(p) + 1) * level, 9)))
+    return float(scores[rank - 1]) if rank <= len(p) else 1.0
+
+
+def prediction_sets(p: np.ndarray, threshold: float) -> np.ndarray:
+    """Which labels are in the set of each clip, bool of shape (n_clips, n_labels); a set may be empty."""
+    return 1 - p <= threshold
+
+
+# --- all of it, fold by fold -----------------------------------------------------------------------
+
+
+def nested(
+    predictions: pd.DataFrame,
+    inner: pd.DataFrame,
+    labels: Sequence[str],
+    *,
+    level: float = 0.9,
+    accuracy: float = 0.8,
+) -> pd.DataFrame:
+    """One model's predictions, calibrated fold by fold on the inner predictions of its training clips.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of one model, from `evaluate.out_of_fold`.
+    inner : DataFrame
+        Of the same model, protocol and seeds, from `evaluate.inner_predictions`.
+    level : float
+        How often the sets shall hold the true emotion.
+    accuracy : float
+        How often the clips that are kept shall be right.
+
+    Returns
+    -------
+    DataFrame
+        The predictions with calibrated `p_<emotion>`, in the same order, and `temperature`,
+        `confidence`, `kept`, `set` (emotions, comma-separated), `set_size`, `covered`.
+
+    Raises
+    ------
+    ValueError
+        A fold and seed has no inner predictions.
+    ContaminationError
+        The inner predictions of a fold hold one of its test clips.
+    """
+    out = predictions.reset_index(drop=True).assign(
+        temperature=np.nan, confidence=np.nan, kept=False, set="", set_size=0, covered=False
+    )
+    columns, names = [f"p_{label}" for label in labels], np.asarray(labels)
+    out[columns] = out[columns].astype(np.float64)
+    for (seed, fold), part in out.groupby(["seed", "fold"]):
+        fitting = inner[(inner["seed"] == seed) & (inner["outer"] == fold)]
+        if fitting.empty:
+            raise ValueError(f"no inner predictions of fold {fold}, seed {seed}")
+        both = set(fitting["clip_id"]) & set(part["clip_id"])
+        if both:
+            raise ContaminationError(f"{min(both)}: tested in fold {fold} and among its inner predictions")
+        raw, true = probabilities(fitting, labels), _codes(fitting, labels)
+        temperature = fit_temperature(raw, true)
+        fair, p = sharpen(raw, temperature), sharpen(probabilities(part, labels), temperature)
+        threshold = abstain_threshold(fair, fair.argmax(axis=1) == true, accuracy=accuracy)
+        sets = prediction_sets(p, conformal_threshold(fair, true, level))
+        out.loc[part.index, columns] = p
+        out.loc[part.index, "temperature"] = temperature
+        out.loc[part.index, "confidence"] = p.max(axis=1)
+        out.loc[part.index, "kept"] = p.max(axis=1) >= threshold
+        out.loc[part.index, "set"] = [",".join(names[held]) for held in sets]
+        out.loc[part.index, "set_size"] = sets.sum(axis=1)
+        out.loc[part.index, "covered"] = sets[np.arange(len(part)), _codes(part, labels)]
+    return out
+
+
+def _codes(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    return predictions["emotion"].map({label: i for i, label in enumerate(labels)}).to_numpy()

@@ -1,0 +1,158 @@
+"""adapt: features relative to their speaker, by means that a plain loop gives as well."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
+
+from ser_lib import adapt, evaluate, metrics
+from ser_lib.errors import CorpusError
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+SPEAKERS = ("01", "02", "03", "05", "10", "17")  # of several published folds
+
+
+def voices(*, each: int = 4, offset: float = 5.0, seed: int = 0) -> pd.DataFrame:
+    """A table whose emotions are plain within a speaker and hidden by the speakers' own means and scales."""
+    rng = np.random.default_rng(seed)
+    grid = pd.MultiIndex.from_product([SPEAKERS, EMOTIONS, range(each)], names=["speaker", "emotion", "n"])
+    table = grid.to_frame(index=False).assign(corpus="ravdess")
+    table["clip_id"] = table["speaker"] + table["emotion"] + table.pop("n").astype(str)
+    table["audio_sha256"] = "sha-" + table["clip_id"]
+    code = table["emotion"].map(EMOTIONS.index).to_numpy()
+    speaker = table["speaker"].map(SPEAKERS.index).to_numpy()
+    for i in range(4):
+        mean, scale = rng.normal(0, offset, 6), rng.uniform(0.7, 1.4, 6)
+        signal = 2.0 * (code == i) + rng.normal(0, 0.5, len(table))
+        table[f"mfcc_{i:02d}_mean"] = (mean[speaker] + scale[speaker] * signal - 30).astype(np.float32)
+    table["mel_00_mean"] = np.float32(7)
+    return table.sample(frac=1, random_state=seed).reset_index(drop=True)
+
+
+def with_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an altered copy of every clip."""
+    copies = table.assign(source_clip=table["clip_id"], clip_id=table["clip_id"] + "+", audio_sha256=None)
+    copies[evaluate.feature_columns(table)] += np.float32(0.25)
+    return pd.concat([table, copies], ignore_index=True)
+
+
+def uar(table: pd.DataFrame) -> float:
+    found = evaluate.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    return metrics.score(found, EMOTIONS)[0]
+
+
+# --- without labels --------------------------------------------------------------------------------
+
+
+def test_each_speaker_is_standardised():
+    table = voices()
+    found = adapt.transductive(table)
+    assert list(found.columns) == list(table.columns)
+    assert (found.dtypes == table.dtypes).all()
+    columns = evaluate.feature_columns(table)
+    assert_frame_equal(found.drop(columns=columns), table.drop(columns=columns))
+    for speaker, part in table.groupby("speaker"):
+        x = part[columns[:4]].to_numpy(float)
+        expected = (x - x.mean(axis=0)) / x.std(axis=0)
+        assert_allclose(found.loc[part.index, columns[:4]], expected, atol=1e-5, err_msg=speaker)
+    assert (found["mel_00_mean"] == 0).all()  # it never varies
+
+
+def test_labels_and_other_speakers_change_nothing():
+    table = voices()
+    other = table.assign(emotion=table["emotion"].to_numpy()[::-1])
+    other.loc[other["speaker"] == "05", "mfcc_00_mean"] *= 3
+    mine = (table["speaker"] != "05").to_numpy()
+    columns = evaluate.feature_columns(table)
+    assert_frame_equal(adapt.transductive(table)[columns][mine], adapt.transductive(other)[columns][mine])
+
+
+def test_a_speaker_of_one_clip_says_nothing():
+    table = voices().iloc[:1]
+    assert (adapt.transductive(table)[evaluate.feature_columns(table)] == 0).all(axis=None)
+
+
+def test_copies_are_standardised_by_their_originals():
+    table = voices()
+    found = adapt.transductive(with_copies(table))
+    columns = evaluate.feature_columns(table)
+    assert_frame_equal(found[columns].iloc[: len(table)], adapt.transductive(table)[columns])
+    copies = found[columns].iloc[len(table) :].reset_index(drop=True)
+    assert (copies[columns[:4]] > found[columns[:4]].iloc[: len(table)]).all(axis=None)
+
+
+# --- enrolled --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_enrolled_clips_are_left_out_and_the_others_shifted(n):
+    table = voices()
+    found = adapt.enrolled(table, n=n)
+    assert list(found.columns) == list(table.columns)
+    assert (found.dtypes == table.dtypes).all()
+    gone = table[~table["clip_id"].isin(found["clip_id"])]
+    assert (gone["emotion"] == "neutral").all()
+    assert (gone["speaker"].value_counts() == n).all()
+    columns = evaluate.feature_columns(table)[:4]
+    means = {speaker: part[columns].to_numpy(float).mean(axis=0) for speaker, part in gone.groupby("speaker")}
+    variances = {
+        s: part[columns].to_numpy(float).var(axis=0, ddof=n > 1) for s, part in gone.groupby("speaker")
+    }
+    overall, pooled = np.mean(list(means.values()), axis=0), np.mean(list(variances.values()), axis=0)
+    for row, clip in found.iterrows():
+        x = table.loc[table["clip_id"] == clip["clip_id"], columns].to_numpy(float)[0]
+        centre = overall + (means[clip["speaker"]] - overall) * n / (n + adapt.PRIOR_MEAN)
+        scale = 1
+        if n > 1:
+            weight = adapt.PRIOR_DEVIATION
+            scale = np.sqrt(((n - 1) * variances[clip["speaker"]] / pooled + weight) / (n - 1 + weight))
+        assert_allclose(found.loc[row, columns].to_numpy(float), (x - centre) / scale, atol=1e-4)
+
+
+def test_a_feature_that_never_varies_stays_finite():
+    for n in (1, 4):
+        assert (adapt.enrolled(voices(), n=n)["mel_00_mean"] == 0).all()
+
+
+def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows():
+    table = voices()
+    ids = [
+        set(adapt.enrolled(part, n=2, seed=seed)["clip_id"])
+        for part, seed in ((table, 0), (table.iloc[::-1], 0), (table, 1))
+    ]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_copies_and_twins_of_enrolled_clips_are_left_out_too():
+    table = voices()
+    twin = table.iloc[[int(np.flatnonzero(table["emotion"] == "neutral")[0])]]
+    table = pd.concat([table, twin.assign(clip_id="twin", emotion="sad")], ignore_index=True)
+    found = adapt.enrolled(with_copies(table), n=4)
+    assert "neutral" not in set(found["emotion"])
+    assert not found["clip_id"].str.contains("neutral|twin").any()
+    assert len(found) == 2 * 6 * 3 * 4
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_too_few_neutral_clips_are_refused(n):
+    with pytest.raises(
+        CorpusError, match=rf"has 4 neutral clip\(s\), {n} are to be enrolled; choose n from 1 to 4"
+    ):
+        adapt.enrolled(voices(), n=n)
+    with pytest.raises(CorpusError, match=r"speaker \d\d has 0 neutral clip"):
+        adapt.enrolled(evaluate.select(voices(), ["happy", "sad"]), n=1)
+
+
+def test_both_help_where_speakers_hide_the_emotion():
+    table = voices(each=6)
+    plain, without_labels, with_few = (
+        uar(table),
+        uar(adapt.transductive(table)),
+        uar(adapt.enrolled(table, n=4)),
+    )
+    assert plain < 0.6
+    assert without_labels > plain + 0.2
+    assert with_few > plain + 0.05

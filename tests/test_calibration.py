@@ -1,0 +1,281 @@
+"""calibration: against plain loops, known temperatures, and clips for which the promise must hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_lib import metrics
+from ser_lib.calibration import (
+    abstain_threshold,
+    adaptive_error,
+    calibration_error,
+    conformal_threshold,
+    fit_temperature,
+    nested,
+    prediction_sets,
+    reliability,
+    risk_area,
+    risk_coverage,
+    sharpen,
+)
+from ser_lib.errors import ContaminationError
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("n_bins", [5, 10, 15])
+def test_calibration_error_equals_a_plain_loop(n_bins):
+    rng = np.random.default_rng(n_bins)
+    p = np.vstack([rng.dirichlet(np.full(4, 0.5), 500), np.eye(4)])
+    correct = rng.random(len(p)) < 0.5
+    error, rows = 0.0, []
+    for b in range(n_bins):
+        inside = [
+            i for i in range(len(p)) if b / n_bins <= p[i].max() < (b + 1) / n_bins or (b == n_bins - 1 and p[i].max() == 1)
+        ]  # fmt: skip
+        if inside:
+            confidence = sum(p[i].max() for i in inside) / len(inside)
+            accuracy = sum(correct[i] for i in inside) / len(inside)
+            rows.append((confidence, accuracy, len(inside)))
+            error += len(inside) / len(p) * abs(confidence - accuracy)
+    assert calibration_error(p, correct, n_bins=n_bins) == pytest.approx(error)
+    np.testing.assert_allclose(
+        reliability(p, correct, n_bins=n_bins)[["confidence", "accuracy", "clips"]], rows
+    )
+
+
+def test_calibration_error_of_simple_cases():
+    sure = np.tile([1.0, 0.0], (10, 1))
+    assert calibration_error(sure, np.ones(10, bool)) == 0
+    assert calibration_error(sure, np.zeros(10, bool)) == 1
+    assert calibration_error(sure, np.arange(10) < 7) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 3.5])
+def test_a_known_temperature_is_found_again(temperature):
+    """Labels are drawn from `fair`; the model's logits are `temperature` times too large."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 1.5, (20_000, 4))
+    fair = softmax(logits)
+    true = (fair.cumsum(axis=1) < rng.random((len(fair), 1))).sum(axis=1)
+    found = fit_temperature(softmax(temperature * logits), true)
+    assert found == pytest.approx(temperature, rel=0.04)
+    np.testing.assert_allclose(sharpen(softmax(temperature * logits), temperature), fair, atol=1e-3)
+
+
+def test_certain_and_wrong_stays_finite():
+    p = np.tile([1.0, 0.0, 0.0], (30, 1))
+    temperature = fit_temperature(p, np.arange(30) % 3)
+    assert np.isfinite(temperature)
+    assert temperature > 1
+    assert np.isfinite(sharpen(p, temperature)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 2.0, 10.0])
+def test_sharpening_keeps_the_argmax_and_the_sum(temperature):
+    p = np.random.default_rng(2).dirichlet(np.full(8, 0.3), 1_000)
+    out = sharpen(p, temperature)
+    np.testing.assert_array_equal(out.argmax(axis=1), p.argmax(axis=1))
+    np.testing.assert_allclose(out.sum(axis=1), 1)
+    sureness = out.max(axis=1) - p.max(axis=1)
+    assert (sureness <= 1e-9).all() if temperature >= 1 else (sureness >= -1e-9).all()
+    if temperature == 1:
+        np.testing.assert_allclose(out, p, atol=1e-9)
+
+
+# --- adaptive bins ---------------------------------------------------------------------------------
+
+
+def judged(seed: int, n: int = 500, labels: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities, true columns drawn from them (so calibrated), and whether the top one is right."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(labels, 0.6), n)
+    true = np.minimum((p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1), labels - 1)
+    return p, true, p.argmax(axis=1) == true
+
+
+@pytest.mark.parametrize("n_bins", [1, 5, 15])
+def test_adaptive_bins_hold_equally_many_clips(n_bins):
+    p, _, correct = judged(n_bins, n=503)
+    table = reliability(p, correct, n_bins=n_bins, adaptive=True)
+    assert table["clips"].sum() == 503
+    assert np.ptp(table["clips"]) <= 1
+    assert table["confidence"].is_monotonic_increasing
+    order = np.argsort(p.max(axis=1))
+    error = sum(
+        len(part) / 503 * abs(p.max(axis=1)[part].mean() - correct[part].mean())
+        for part in np.array_split(order, n_bins)
+    )
+    assert adaptive_error(p, correct, n_bins=n_bins) == pytest.approx(error)
+
+
+def test_one_adaptive_bin_is_the_mean_gap():
+    p, _, correct = judged(1)
+    assert adaptive_error(p, correct, n_bins=1) == pytest.approx(abs(p.max(axis=1).mean() - correct.mean()))
+
+
+def test_equal_confidences_do_not_depend_on_the_order_of_rows():
+    p, correct = np.tile([0.7, 0.3], (40, 1)), np.arange(40) < 28
+    for order in (np.arange(40), np.arange(40)[::-1]):
+        assert adaptive_error(p[order], correct[order]) == pytest.approx(0, abs=1e-9)
+
+
+def test_fewer_clips_than_bins():
+    p, _, correct = judged(2, n=4)
+    assert reliability(p, correct, adaptive=True)["clips"].to_list() == [1, 1, 1, 1]
+
+
+# --- abstaining ------------------------------------------------------------------------------------
+
+
+def test_risk_and_coverage_equal_a_plain_loop():
+    p, _, correct = judged(3, n=120)
+    p[:40] = p[40:80]  # equal confidences are answered together
+    curve = risk_coverage(p, correct)
+    top = p.max(axis=1)
+    assert list(curve.columns) == ["coverage", "risk", "threshold"]
+    assert curve["threshold"].to_list() == sorted(set(top), reverse=True)
+    for row in curve.itertuples():
+        kept = top >= row.threshold
+        assert row.coverage == pytest.approx(kept.mean())
+        assert row.risk == pytest.approx((~correct[kept]).mean())
+
+
+def test_the_ends_and_the_area_of_the_curve():
+    p, _, correct = judged(4)
+    curve = risk_coverage(p, correct)
+    assert (np.diff(curve["coverage"]) > 0).all()
+    assert curve["coverage"].iloc[-1] == 1
+    assert curve["risk"].iloc[-1] == pytest.approx((~correct).mean())
+    best = risk_coverage(np.stack([0.5 + correct / 4, 0.5 - correct / 4], axis=1), correct)
+    assert best["risk"].iloc[0] == 0
+    assert risk_area(curve) == pytest.approx(
+        np.mean([(~correct)[np.argsort(-p.max(axis=1))][: k + 1].mean() for k in range(len(p))])
+    )
+    assert risk_area(curve) < (~correct).mean()  # the more sure, the more often right
+    assert risk_area(risk_coverage(p, np.ones(len(p), bool))) == 0
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.8, 0.95])
+def test_the_smallest_confidence_that_reaches_the_accuracy(accuracy):
+    p, _, correct = judged(5)
+    top = p.max(axis=1)
+    found = abstain_threshold(p, correct, accuracy=accuracy)
+    assert correct[top >= found].mean() >= accuracy
+    assert found == min(t for t in top if correct[top >= t].mean() >= accuracy)
+    fresh, _, right = judged(6, n=20_000)
+    assert right[fresh.max(axis=1) >= found].mean() == pytest.approx(accuracy, abs=0.04)
+
+
+def test_an_accuracy_out_of_reach_keeps_nothing_and_an_easy_one_everything():
+    p, _, correct = judged(7)
+    assert abstain_threshold(p, np.zeros(len(p), bool), accuracy=0.5) == np.inf
+    assert abstain_threshold(p, correct, accuracy=0.0) == p.max(axis=1).min()
+
+
+# --- prediction sets -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
+def test_sets_of_exchangeable_clips_hold_the_truth_as_often_as_they_say(level):
+    """Also where the probabilities are wrong: sharpened, they are far too sure."""
+    for temperature in (1, 0.3):
+        rates = []
+        for seed in range(60):
+            p, true, _ = judged(seed, n=400)
+            p = sharpen(p, temperature)
+            threshold = conformal_threshold(p[:100], true[:100], level)
+            rates.append(prediction_sets(p[100:], threshold)[np.arange(300), true[100:]].mean())
+        assert level - 0.012 < np.mean(rates) < level + 1 / 101 + 0.012
+
+
+def test_the_threshold_is_the_corrected_quantile():
+    """Golden: 9 clips at level 0.8 take the ceil(10 x 0.8) = 8th score; 10 at 0.9 the 10th of 10."""
+    p = np.stack([np.arange(1, 11) / 20, 1 - np.arange(1, 11) / 20], axis=1)
+    true = np.zeros(10, int)
+    assert conformal_threshold(p[:9], true[:9], 0.8) == pytest.approx(1 - p[1, 0])
+    assert conformal_threshold(p, true, 0.9) == pytest.approx(1 - p[0, 0])
+    assert conformal_threshold(p, true, 0.95) == 1
+    assert prediction_sets(p, 1.0).all()
+
+
+def test_sets_at_the_threshold_hold_the_clips_it_was_fitted_on():
+    for level in (0.1, 0.3, 0.6, 0.7, 0.9):
+        p, true, _ = judged(8, n=199)
+        sets = prediction_sets(p, conformal_threshold(p, true, level))
+        assert sets[np.arange(199), true].sum() == round(200 * level)
+
+
+def test_a_higher_level_gives_larger_sets():
+    p, true, _ = judged(9)
+    sets = [prediction_sets(p, conformal_threshold(p, true, level)) for level in (0.5, 0.7, 0.9)]
+    assert (sets[0] <= sets[1]).all()
+    assert (sets[1] <= sets[2]).all()
+    assert sets[0].sum() < sets[1].sum() < sets[2].sum()
+
+
+# --- nested ----------------------------------------------------------------------------------------
+
+
+LABELS = ["calm", "happy", "sad"]
+
+
+def predictions(seed: int, folds: int = 3, each: int = 300, sureness=(0.5, 1.0, 2.0)) -> pd.DataFrame:
+    """Labels are drawn from calibrated probabilities, which each fold then sharpens in its own way."""
+    parts = []
+    for fold in range(folds):
+        p, true, _ = judged(100 * seed + fold, each, len(LABELS))
+        p = sharpen(p, sureness[fold])
+        part = pd.DataFrame(p, columns=[f"p_{label}" for label in LABELS])
+        part["predicted"] = [LABELS[i] for i in p.argmax(axis=1)]
+        part["emotion"] = [LABELS[i] for i in true]
+        part["clip_id"] = [f"{seed}-{fold}-{i}" for i in range(each)]
+        parts.append(part.assign(fold=fold, seed=0))
+    return pd.concat(parts)
+
+
+def test_every_fold_is_calibrated_by_its_own_inner_predictions():
+    outer = predictions(1)
+    inner = predictions(2, each=2000).rename(columns={"fold": "outer"})
+    found = nested(outer, inner, LABELS, level=0.8, accuracy=0.75)
+    assert found["clip_id"].to_list() == outer["clip_id"].to_list()
+    np.testing.assert_allclose(found.groupby("fold")["temperature"].first(), [2, 1, 0.5], rtol=0.1)
+    right = found["predicted"] == found["emotion"]
+    p = metrics.probabilities(found, LABELS)
+    raw = metrics.probabilities(outer, LABELS)
+    assert calibration_error(p, right) < calibration_error(raw, right.to_numpy())
+    np.testing.assert_allclose(found["confidence"], p.max(axis=1))
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert found["covered"].mean() == pytest.approx(0.8, abs=0.04)
+    assert right[found["kept"]].mean() == pytest.approx(0.75, abs=0.05)
+    for fold, part in found.groupby("fold"):
+        mine = inner[inner["outer"] == fold]
+        fair = sharpen(metrics.probabilities(mine, LABELS), part["temperature"].iloc[0])
+        least = abstain_threshold(fair, (mine["predicted"] == mine["emotion"]).to_numpy(), accuracy=0.75)
+        assert (part["kept"] == (part["confidence"] >= least)).all()
+    for row in found.head(50).itertuples():
+        held = row.set.split(",") if row.set else []
+        assert len(held) == row.set_size
+        assert row.covered == (row.emotion in held)
+
+
+def test_nested_sees_no_label_that_is_tested():
+    outer, inner = predictions(3), predictions(4).rename(columns={"fold": "outer"})
+    columns = [*outer.columns[:3], "temperature", "confidence", "kept", "set"]
+    false = outer.assign(emotion=outer["emotion"].to_numpy()[::-1])
+    pd.testing.assert_frame_equal(
+        nested(outer, inner, LABELS)[columns], nested(false, inner, LABELS)[columns]
+    )
+
+
+def test_nested_refuses_inner_predictions_that_are_missing_or_hold_what_is_tested():
+    outer, inner = predictions(5), predictions(6).rename(columns={"fold": "outer"})
+    with pytest.raises(ValueError, match="no inner predictions of fold 2, seed 0"):
+        nested(outer, inner[inner["outer"] < 2], LABELS)
+    with pytest.raises(ContaminationError, match="5-0-0: tested in fold 0 and among its inner predictions"):
+        nested(outer, outer.rename(columns={"fold": "outer"}), LABELS)

@@ -4,7 +4,7 @@ RUN := .venv/bin/python -m
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test lint serve lab data lock clean
+.PHONY: help reports test lint serve lab data bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -34,6 +34,9 @@ lab: $(READY)  ## JupyterLab on the notebooks
 
 data: $(READY)  ## download RAVDESS speech (208 MB) into data/ravdess
 	$(RUN) ser_lib data $(ARGS)
+
+bench: $(READY)  ## how long things take: reports/bench.md (ARGS="--quick --out folder")
+	$(RUN) ser_lib bench $(ARGS)
 
 lock:  ## resolve requirements.lock anew (needs uv)
 	{ echo '# Exact versions with hashes, one set for Python 3.11 to 3.13. Made by `make lock`; environment.yml installs the same file.'; \

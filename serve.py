@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 import waitress
 from flask import Flask, Request, abort, json, request
+from threadpoolctl import threadpool_limits
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
@@ -143,6 +144,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     HTTPChannel.error_task_class = ProblemTask
+    threadpool_limits(1)  # of BLAS, within each of the server's threads
     try:
         app = create_app(args.model)
     except BundleError as error:

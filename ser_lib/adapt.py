@@ -1,6 +1,6 @@
-"""Features relative to their speaker, for users whose voice was heard before: without labels, or enrolled.
+"""Features relative to something: to their speaker (without labels, or enrolled), or to the clip's own level.
 
-Both take a feature table and give one with the same columns, to be evaluated like any other. Neither
+All take a feature table and give one with the same columns, to be evaluated like any other. Neither
 looks at an emotion, but for the neutral clips that an enrolled speaker records on request, which are
 then left out; so they may be applied before the folds are made.
 """
@@ -19,17 +19,16 @@ PRIOR_MEAN = 1  # the mean over speakers: n = 1 moves a feature half of the way,
 PRIOR_DEVIATION = 4  # the deviation pooled over speakers
 
 
-def transductive(table: pd.DataFrame) -> pd.DataFrame:
+def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
     """Standardise each feature within each speaker, over all of the speaker's clips.
 
     It needs no label but every clip to be tested: a user whose past recordings are kept, each emotion
-    among them about as often as in training. Its score is no promise for a first clip.
+    among them about as often as in training. Its score is no promise for a first clip. With
+    `by="corpus"` the same for a whole corpus, which takes out its microphone and room.
     """
     columns = feature_columns(table)
-    held = table[guard.originals(table)].groupby("speaker")[columns]
-    mean, std = (
-        found.loc[table["speaker"]].to_numpy(np.float64) for found in (held.mean(), held.std(ddof=0))
-    )
+    held = table[guard.originals(table)].groupby(by)[columns]
+    mean, std = (found.loc[table[by]].to_numpy(np.float64) for found in (held.mean(), held.std(ddof=0)))
     values = (table[columns].to_numpy(np.float64) - mean) / np.where(std > 0, std, 1)
     return _with_features(table, values)
 
@@ -83,6 +82,22 @@ def _relative_deviation(variance: pd.DataFrame, n: int) -> pd.DataFrame:
     """Of each speaker and feature, as a share of the pooled one; 1 for a feature that never varies."""
     relative = (variance / variance.mean()).fillna(1)
     return np.sqrt(((n - 1) * relative + PRIOR_DEVIATION) / (n - 1 + PRIOR_DEVIATION))
+
+
+def relative_level(table: pd.DataFrame) -> pd.DataFrame:
+    """The full set's levels in decibels as differences from the clip's own loud frames (`level_p95`).
+
+    A gain shifts the level, every mel band and, by the square root of the number of bands, the first MFCC
+    alike; after this it changes nothing, and how loud a speaker was is no longer known.
+    """
+    columns = feature_columns(table)
+    bands = {name.rsplit("_", 1)[0] for name in columns if name.startswith("mel_")}
+    shift = dict.fromkeys(bands, 1.0) | {"level": 1.0, "mfcc_01": np.sqrt(len(bands))}
+    stems = [name.rsplit("_", 1) for name in columns]
+    location = ("mean", "p05", "p50", "p95", "vmean")
+    by = np.array([shift.get(stem, 0) if how in location else 0 for stem, how in stems])
+    values = table[columns].to_numpy(np.float64) - table[["level_p95"]].to_numpy(np.float64) * by
+    return _with_features(table, values)
 
 
 def _with_features(table: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:

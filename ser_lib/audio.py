@@ -116,7 +116,7 @@ def load(
     if duration < MIN_S:
         raise AudioError(f"{name}: {duration:.2f} s of audio; at least {MIN_S} s is needed")
     mono = mix_down(raw)
-    peak = float(np.max(np.abs(mono)))
+    peak = float(max(mono.max(), -mono.min()))
     if not np.isfinite(peak):
         raise AudioError(f"{name}: some samples are not numbers (NaN or infinite); export the clip again")
     if peak < SILENCE:

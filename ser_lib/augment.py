@@ -305,10 +305,34 @@ class Chain(Change):
         return y
 
 
-TRAINING: tuple[Change, ...] = (
-    Speed(0.9), Speed(1.1), Pitch(-1), Pitch(1), Tilt(-3), Tilt(3), Noise(20), Noise(30), Room(0.3, 3),
-)  # fmt: skip
+@dataclass(frozen=True)
+class Microphone(Change):
+    """The same speech as another device in another place would have it; all drawn anew for each clip.
 
+    A room (for half of the clips), a colour of the microphone, white or babble noise (for most), a
+    telephone line (for a few) and a level.
+    """
+
+    take: int = 0  # another take is another draw
+    label = "another microphone, take {take}"
+
+    def __call__(self, y, rate, rng):
+        rng = rng.spawn(self.take + 1)[self.take]
+        room, noise, line = rng.random(3)
+        changes: list[Change] = [Tilt(rng.uniform(-3, 3))]
+        if room < 0.5:
+            changes.append(Room(rng.uniform(0.15, 0.5), rng.uniform(0, 10)))
+        if noise < 0.7:
+            changes.append(Noise(rng.uniform(5, 30), "white" if noise < 0.35 else "babble"))
+        if line < 0.15:
+            changes.append(Telephone())
+        return Chain((*changes, Gain(rng.uniform(-20, 10))))(y, rate, rng)
+
+
+# What the served model is trained with, beside the clips as they were recorded.
+TRAINING: tuple[Change, ...] = (Microphone(0), Microphone(1))
+
+# What notebook 06 puts a model to.
 STRESS: tuple[Change, ...] = (
     *(Noise(snr_db, kind) for kind in ("white", "babble") for snr_db in (20, 10, 5)),
     Gain(20), Gain(-20), Clip(0.5), Clip(0.2), Telephone(), Codec("mp3", 64), Codec("opus", 24),

@@ -1,6 +1,6 @@
 """The chosen model and its passport: save, verify, load, predict.
 
-`models/<name>.pkl` holds the fitted pipeline; `models/<name>.json`, its passport, says what it is:
+`models/<name>.pkl` holds the fitted pipelines; `models/<name>.json`, its passport, says what they are:
 SHA-256 of the pickle, library versions, class order, feature configuration, training data, metrics.
 A pickle runs code when it is loaded, so `load` reads it only if its hash is the passport's.
 """
@@ -24,9 +24,9 @@ from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, extract, feature_names
 
 DEFAULT = ROOT / "models" / "ser.json"
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "xgboost-cpu", "soxr", "librosa")
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "xgboost-cpu", "soxr")
 REQUIRED = (
-    "name", "version", "created", "temperature", "sha256", "libraries",
+    "name", "version", "created", "temperatures", "abstain_below", "conformal", "sha256", "libraries",
     "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
 RETRAIN = "retrain it from the shipped table with `python -m ser_lib reports --notebook 03 --notebook 04`"
@@ -38,15 +38,16 @@ class Bundle:
 
     Attributes
     ----------
-    model : estimator
-        With `predict_proba` over `passport["feature_names"]`.
+    models : dict of estimators
+        ``emotion`` and, where it was trained, ``intensity``: each with `predict_proba` over
+        `passport["feature_names"]`.
     passport : dict
         As in the JSON file.
     config : FeatureConfig
-        What the model's features are.
+        What the models' features are.
     """
 
-    model: Any
+    models: dict[str, Any]
     passport: dict
     config: FeatureConfig
 
@@ -57,6 +58,9 @@ class Bundle:
         -------
         dict
             `emotion`, `confidence` (calibrated, 0 to 1), `probabilities` by emotion (summing to 1),
+            `prediction_set` (the emotions among which the true one is nine times in ten, likeliest first),
+            `abstained` (whether the confidence is below the threshold at which four in five are
+            right), `intensity` (probabilities of normal and strong, where there is a model of it),
             `duration_s` of the file, `model` with its name and version.
 
         Raises
@@ -65,24 +69,33 @@ class Bundle:
             As `audio.load`.
         """
         clip = audio.load(source, self.config.audio, name=name)
-        p = self.probabilities(clip)
-        best = max(p, key=p.__getitem__)
+        found = self.probabilities(clip)
+        p = found.pop("emotion")
+        ranked = sorted(p, key=p.__getitem__, reverse=True)
+        best = ranked[0]
+        widest = self.passport["conformal"]["0.9"]
         return {
             "emotion": best,
             "confidence": p[best],
             "probabilities": p,
+            "prediction_set": [label for label in ranked if label == best or 1 - p[label] <= widest],
+            "abstained": p[best] < self.passport["abstain_below"],
+            **found,
             "duration_s": round(clip.duration_s, 3),
             "model": {key: self.passport[key] for key in ("name", "version", "created")},
         }
 
-    def probabilities(self, clip: Audio) -> dict[str, float]:
-        """Calibrated probability of each emotion for a decoded clip."""
+    def probabilities(self, clip: Audio) -> dict[str, dict[str, float]]:
+        """For each model (emotion, intensity) the calibrated probability of each class."""
         row = extract(clip, self.config)
         x = np.array([[row[name] for name in self.passport["feature_names"]]], np.float32)
-        p = calibration.sharpen(self.model.predict_proba(x), self.passport["temperature"])[0]
-        return {
-            str(label): round(float(value), 4) for label, value in zip(self.model.classes_, p, strict=True)
-        }
+        found = {}
+        for what, model in self.models.items():
+            p = calibration.sharpen(model.predict_proba(x), self.passport["temperatures"][what])[0]
+            found[what] = {
+                str(label): round(float(value), 4) for label, value in zip(model.classes_, p, strict=True)
+            }
+        return found
 
 
 def versions() -> dict[str, str]:
@@ -97,15 +110,28 @@ def versions() -> dict[str, str]:
 
 
 def save(
-    model: Any, path: Path, *, config: FeatureConfig, temperature: float, created: str, **about: Any
+    models: dict[str, Any],
+    path: Path,
+    *,
+    config: FeatureConfig,
+    temperatures: dict[str, float],
+    abstain_below: float,
+    conformal: dict[str, float],
+    created: str,
+    **about: Any,
 ) -> dict:
     """Write `path` (the passport, .json) and the pickle beside it; return the passport.
 
     Parameters
     ----------
-    model : fitted estimator
-    temperature : float
-        From `calibration.fit_temperature` on out-of-fold predictions.
+    models : dict of fitted estimators
+        ``emotion`` and, if there is one, ``intensity``.
+    temperatures : dict of float
+        Of each model, from `calibration.fit_temperature` on out-of-fold predictions.
+    abstain_below : float
+        From `calibration.abstain_threshold`.
+    conformal : dict of float
+        From `calibration.conformal_threshold`, by level ("0.9").
     created : str
         The date, ISO 8601.
     **about
@@ -113,14 +139,16 @@ def save(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = pickle.dumps(model, protocol=5)
+    content = pickle.dumps(models, protocol=5)
     passport = {
         "name": path.stem,
         "version": __version__,
         "created": created,
         **about,
-        "classes": [str(label) for label in model.classes_],
-        "temperature": temperature,
+        "classes": [str(label) for label in models["emotion"].classes_],
+        "temperatures": temperatures,
+        "abstain_below": abstain_below,
+        "conformal": conformal,
         "sha256": sha256(content).hexdigest(),
         "libraries": versions(),
         "feature_config": dataclasses.asdict(config),

@@ -16,7 +16,7 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def model_card(passport: dict, per_class: pd.DataFrame) -> str:
+def model_card(passport: dict, per_class: pd.DataFrame, by_group: pd.DataFrame) -> str:
     """Markdown in the usual headings (Mitchell et al. 2019).
 
     Parameters
@@ -25,6 +25,8 @@ def model_card(passport: dict, per_class: pd.DataFrame) -> str:
         As `bundle.save` returned it.
     per_class : DataFrame
         From `metrics.per_class`, of the out-of-fold predictions of this model.
+    by_group : DataFrame
+        From `metrics.by_group`, of the same predictions, with the `kind` of each group (gender, intensity…).
     """
     scores = passport["metrics"]
     training, headline = passport["training"], passport["headline"]
@@ -33,9 +35,19 @@ def model_card(passport: dict, per_class: pd.DataFrame) -> str:
         low, high = percent(scores[metric]["low"]), percent(scores[metric]["high"])
         return f"{percent(scores[metric]['value'])} ({low} to {high})"
 
+    intensity = passport.get("intensity")
+    loudness = intensity and (
+        f"| UAR of normal or strong intensity (`{intensity['estimator']}`, chance 50 %) | {percent(intensity['uar'])} "
+        f"({percent(intensity['low'])} to {percent(intensity['high'])}) |\n"
+    )
     recall = "\n".join(
         f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |"
         for emotion, row in per_class.iterrows()
+    )
+    groups = "\n".join(
+        f"| {row['kind']} | {row['group']} | {percent(row['value'])} ({percent(row['low'])} to {percent(row['high'])}) |"
+        for row in by_group.to_dict("records")
+        if row["kind"] != "emotion"
     )
     return f"""# Model card: {passport["name"]} {passport["version"]}
 
@@ -48,7 +60,8 @@ person, and not where the law forbids it: the EU AI Act prohibits inferring emot
 education, with few exceptions. What a voice sounds like is not what a person feels.
 
 **Training data.** {training["clips"]} clips of {training["speakers"]} speakers of RAVDESS (Livingstone & Russo
-2018): acted, North American English, two sentences, studio recordings. Data hash `{training["data_hash"]}`.
+2018): acted, North American English, two sentences, studio recordings, and {training.get("copies", 0)} copies of them as other
+microphones, rooms and noise would have them. Data hash `{training["data_hash"]}`.
 
 **Evaluation.** {PROTOCOLS[headline["protocol"]][0].upper()}{PROTOCOLS[headline["protocol"]][1:]}. Mean over seeds
 {headline["seeds"]}, 95 % interval from resampling speakers.
@@ -60,13 +73,17 @@ education, with few exceptions. What a voice sounds like is not what a person fe
 | macro F1 | {interval("macro_f1")} |
 | weighted F1 | {interval("weighted_f1")} |
 | ECE after calibration (15 bins, fitted on inner folds) | {percent(passport["ece"])} |
-
+{loudness or ""}
 | emotion | precision | recall |
 |---|---|---|
 {recall}
 
-**Limits.** Other languages, spontaneous speech, children, far microphones, telephone lines and noise were not
-tested here and will be worse. Level matters to the features: a quiet recording may sound calm to it.
+| | group | UAR |
+|---|---|---|
+{groups}
+
+**Limits.** These figures are for studio recordings. Noise, telephone lines, level and another language cost what
+the report `06_stress_and_transfer` shows. Spontaneous speech and children were not tested and will be worse.
 
 **Licence.** {passport["licence"]}. The code has its own licence (MIT).
 """

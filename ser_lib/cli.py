@@ -1,4 +1,4 @@
-"""The command line: `python -m ser_lib data · features · reports · predict`."""
+"""The command line: `python -m ser_lib data · features · reports · predict · bench`."""
 
 from __future__ import annotations
 
@@ -50,18 +50,34 @@ def data() -> None:
 @click.argument("table", type=click.Path(path_type=Path))
 @click.option("--set", "feature_set", default="full", help="classic, compact or full")
 @click.option("--jobs", default=-1, help="processes; -1 for all cores")
-def features(source: Path, table: Path, feature_set: str, jobs: int) -> None:
-    """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE."""
-    from ser_lib import corpus, tables
+@click.option("--copies", is_flag=True, help="of the changed copies that the served model is trained with")
+@click.option("--dask", "scheduler", help="a Dask scheduler, tcp://HOST:PORT, whose workers see SOURCE")
+def features(
+    source: Path, table: Path, feature_set: str, jobs: int, copies: bool, scheduler: str | None
+) -> None:
+    """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE; goes on where it was interrupted."""
+    from contextlib import nullcontext
+
+    from ser_lib import augment, corpus, guard, tables
     from ser_lib.features import FeatureConfig
 
     config = FeatureConfig(feature_set)
-    held = corpus.read(source, n_jobs=jobs)
-    rows, problems = tables.build(held.clips, config, n_jobs=jobs)
-    tables.save(rows, table, config)
-    for problem in [*held.problems["problem"], *problems["problem"]]:
+    if scheduler:
+        from ser_lib import cluster
+    with cluster.connect(scheduler) if scheduler else nullcontext():
+        if copies:
+            clips, unnamed = corpus.listing(source)
+            rows, unusable = tables.build(clips, config, n_jobs=jobs)
+            rows = tables.with_copies(rows, clips, augment.TRAINING, config)
+            rows = rows[~guard.originals(rows)]
+            tables.save(rows, table, config)
+            n_rows, left_out = len(rows), [*unnamed["problem"], *unusable["problem"]]
+        else:
+            n_rows, problems = tables.write(source, table, config, n_jobs=jobs)
+            left_out = list(problems["problem"])
+    for problem in left_out:
         click.echo(f"left out: {problem}", err=True)
-    click.echo(f"{table}: {held.summary()}; {len(rows)} rows of the {feature_set} set")
+    click.echo(f"{table}: {n_rows} rows of the {feature_set} set; {len(left_out)} file(s) left out")
 
 
 @main.command()
@@ -101,3 +117,17 @@ def predict(files: tuple[Path, ...], model: Path | None) -> None:
             click.echo(str(error), err=True)
     if failed:
         raise SystemExit(1)
+
+
+@main.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="folder of bench.md and bench.png [default: reports]"
+)
+@click.option("--clips", default=60, help="clips of the sample on which both sides take turns")
+@click.option("--model", type=click.Path(path_type=Path), help="a passport [default: models/ser.json]")
+@click.option("--quick", is_flag=True, help="a few synthesised clips, once each: shows that it runs")
+def bench(out: Path | None, clips: int, model: Path | None, quick: bool) -> None:
+    """Measure extraction, start and server against others; write bench.md and bench.png."""
+    from ser_lib import bench, bundle, report
+
+    click.echo(bench.run(out or report.REPORTS, clips=clips, model=model or bundle.DEFAULT, quick=quick))

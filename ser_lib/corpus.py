@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ser_lib import ROOT, audio
+from ser_lib.cache import FACTS
 from ser_lib.errors import AudioError, CorpusError
 from ser_lib.progress import parallel
 
@@ -26,6 +27,7 @@ CLIP_COLUMNS = (
     "clip_id", "path", "corpus", "speaker", "gender", "emotion", "intensity", "statement",
     "repetition", "duration_s", "sample_rate", "channels", "audio_sha256",
 )  # fmt: skip
+LISTED = 10_000  # names read at a time; a row of a table is smaller than a dictionary
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm")
 
 
@@ -214,6 +216,38 @@ def read(source: str | Path, *, n_jobs: int = -1) -> Corpus:
         No such folder, no recordings in it, names of no known corpus, or a manifest without the
         three columns.
     """
+    clips, problems = listing(source)
+    facts = parallel(_facts, clips["path"], n_jobs=n_jobs, what="reading clips")
+    bad = np.array([isinstance(fact, str) for fact in facts], dtype=bool)
+    unread = clips[["path"]][bad].assign(problem=[fact for fact in facts if isinstance(fact, str)])
+    problems = pd.concat([problems, unread], ignore_index=True)
+    clips = clips[~bad].reset_index(drop=True)
+    if clips.empty:
+        raise CorpusError(f"{source}: no readable clip ({problems['problem'].iloc[0]})")
+    clips = clips.assign(**pd.DataFrame([fact for fact in facts if not isinstance(fact, str)]))
+    return Corpus(clips, problems)
+
+
+def listing(source: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The clips of a folder or manifest without the facts that need decoding; a row is a few hundred bytes.
+
+    Parameters
+    ----------
+    source : path
+        As `read`.
+
+    Returns
+    -------
+    clips : DataFrame
+        One row a file, columns `CLIP_COLUMNS` but `cache.FACTS`.
+    problems : DataFrame
+        `path, problem` of files whose names say nothing.
+
+    Raises
+    ------
+    CorpusError
+        As `read`, but that no file is opened.
+    """
     source = Path(source).expanduser()
     if source.is_dir():
         clips, problems = _from_folder(source)
@@ -221,19 +255,10 @@ def read(source: str | Path, *, n_jobs: int = -1) -> Corpus:
         clips, problems = _from_manifest(source), []
     else:
         raise CorpusError(f"{source}: no such folder or CSV manifest; set SER_RAVDESS_DIR or run `make data`")
-    facts = parallel(_facts, clips["path"], n_jobs=n_jobs, what="reading clips")
-    bad = np.array([isinstance(fact, str) for fact in facts], dtype=bool)
-    problems += [
-        {"path": path, "problem": fact}
-        for path, fact in zip(clips["path"], facts, strict=True)
-        if isinstance(fact, str)
-    ]
-    clips = clips[~bad].reset_index(drop=True)
     if clips.empty:
-        first = problems[0]["problem"] if problems else "nothing in it"
-        raise CorpusError(f"{source}: no readable clip ({first})")
-    clips = clips.assign(**pd.DataFrame([fact for fact in facts if not isinstance(fact, str)]))
-    return Corpus(clips[list(CLIP_COLUMNS)], pd.DataFrame(problems, columns=["path", "problem"]))
+        raise CorpusError(f"{source}: no readable clip (nothing in it)")
+    columns = [name for name in CLIP_COLUMNS if name not in FACTS]
+    return clips[columns], pd.DataFrame(problems, columns=["path", "problem"])
 
 
 def _facts(path: str) -> dict | str:
@@ -251,25 +276,28 @@ def _facts(path: str) -> dict | str:
 
 
 def _from_folder(folder: Path) -> tuple[pd.DataFrame, list[dict]]:
-    paths = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
+    found = (str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    paths = sorted(found, key=lambda path: path.replace(os.sep, "\0"))  # folder by folder
     if not paths:
         raise CorpusError(f"{folder}: no recordings ({', '.join(SUFFIXES)}) in it or its subfolders")
-    found = {name: [parse(path) for path in paths] for name, parse in NAMING.items()}
-    scheme = max(found, key=lambda name: sum(row is not None for row in found[name]))
-    rows, problems = [], []
-    for path, row in zip(paths, found[scheme], strict=True):
-        if row is None:
-            problems.append({"path": str(path), "problem": f"{path.name}: not a {scheme} name"})
-        else:
-            rows.append({"clip_id": path.stem, "path": str(path), **row})
-    if not rows:
+    fits = {name: sum(parse(Path(path)) is not None for path in paths) for name, parse in NAMING.items()}
+    scheme = max(fits, key=fits.get)
+    if not fits[scheme]:
         raise CorpusError(
-            f"{folder}: {paths[0].name} and the other names are of no known corpus ({', '.join(NAMING)}); "
+            f"{folder}: {Path(paths[0]).name} and the other names are of no known corpus ({', '.join(NAMING)}); "
             "give a CSV manifest with path, speaker, emotion"
         )
-    clips = _complete(pd.DataFrame(rows))
+    parts, problems = [], []
+    for start in range(0, len(paths), LISTED):
+        rows = []
+        for path in map(Path, paths[start : start + LISTED]):
+            row = NAMING[scheme](path)
+            if row is None:
+                problems.append({"path": str(path), "problem": f"{path.name}: not a {scheme} name"})
+            else:
+                rows.append({"clip_id": path.stem, "path": str(path), **row})
+        parts.append(pd.DataFrame(rows))
+    clips = _complete(pd.concat(parts, ignore_index=True))
     if scheme == "savee":
         clips["clip_id"] = clips["speaker"] + "_" + clips["statement"]
     copies = clips["clip_id"].duplicated()

@@ -25,6 +25,7 @@ from ser_lib.errors import CorpusError, SerError
 from ser_lib.features import family
 from ser_lib.progress import parallel
 
+INTENSITIES = ("normal", "strong")
 ORDER = ("clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted")
 
 
@@ -41,6 +42,25 @@ def select(table: pd.DataFrame, emotions: Sequence[str]) -> pd.DataFrame:
         held = ", ".join(sorted(table["emotion"].unique()))
         raise CorpusError(f"no clip of emotion {', '.join(absent)}; the table holds {held}")
     return table[table["emotion"].isin(emotions)].reset_index(drop=True)
+
+
+def by_intensity(table: pd.DataFrame) -> pd.DataFrame:
+    """The clips of the emotions that were spoken at two intensities, with the intensity in place of the emotion.
+
+    It is evaluated like any table. RAVDESS has no strong neutral clip: with the neutral ones, telling
+    them from the others would count as hearing the intensity.
+
+    Raises
+    ------
+    CorpusError
+        The intensities are not known.
+    """
+    known = table[table["intensity"].isin(INTENSITIES)]
+    kinds = known.groupby("emotion")["intensity"].nunique()
+    both = known[known["emotion"].isin(kinds.index[kinds > 1])].reset_index(drop=True)
+    if both.empty:
+        raise CorpusError("no emotion with clips of two intensities; a model of intensity needs them")
+    return both.assign(emotion=both["intensity"])
 
 
 def seed_list(spec: str | int) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -90,7 +91,7 @@ def family(column: str) -> str:
 
 
 def _numbered(stem: str, values: np.ndarray, suffix: str = "") -> dict[str, float]:
-    return {f"{stem}_{i:02d}{suffix}": float(v) for i, v in enumerate(values, start=1)}
+    return {f"{stem}_{i:02d}{suffix}": value for i, value in enumerate(values.tolist(), start=1)}
 
 
 def _classic(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
@@ -173,8 +174,7 @@ def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
 def _fit(values: np.ndarray, n: int) -> np.ndarray:
     """The middle `n` frames of a descriptor whose frames are longer than the spectrum's."""
     start = max(0, (len(values) - n) // 2)
-    values = values[start : start + n]
-    return np.pad(values, (0, n - len(values)), mode="edge")
+    return values[np.minimum(np.arange(start, start + n), len(values) - 1)]
 
 
 def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
@@ -191,37 +191,46 @@ def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
         least squares), `_bend` (the ends over the middle, least-squares parabola), `_dmean` (mean
         absolute change a frame) and `_dstd` (the changes' deviation).
     """
-    x = np.stack(list(columns.values()), axis=1).astype(np.float32)
-    n = len(x)
+    x = np.stack(list(columns.values()), dtype=np.float32)  # (n_columns, n_frames)
+    names = _functional_names(tuple(columns))
+    n = x.shape[1]
     if n < 3:
-        return {f"{name}_{how}": 0.0 for name in columns for how in FUNCTIONALS}
-    mean, std = x.mean(axis=0), x.std(axis=0)
-    z = (x - mean) / np.maximum(std, np.float32(1e-6))
-    p05, p50, p95 = np.percentile(x, (5, 50, 95), axis=0)
-    time = np.linspace(-1, 1, n, dtype=np.float32)
-    slope = 2 * (time @ x) / np.square(time).sum()
+        return dict.fromkeys(names, 0.0)
+    mean = x.mean(axis=1)
+    z = x - mean[:, None]
+    z -= z.mean(axis=1, keepdims=True)  # what rounding left in the mean: a constant column has no skewness
+    std = np.sqrt(np.vecdot(z, z) / n)
+    z /= np.maximum(std, np.float32(1e-6))[:, None]
+    time = np.arange(n, dtype=np.float32) * np.float32(2 / (n - 1)) - 1
     arch = np.square(time) - np.square(time).mean()
-    bend = (arch @ x) / np.square(arch).sum()
-    change = np.diff(x, axis=0)
+    change = np.diff(x, axis=1)
+    ordered = np.sort(x, axis=1)
     table = np.stack(
         [
             mean,
             std,
-            p05,
-            p50,
-            p95,
-            (z**3).mean(axis=0),
-            slope,
-            bend,
-            np.abs(change).mean(axis=0),
-            change.std(axis=0),
-        ]
+            *(_percentile(ordered, share) for share in (5, 50, 95)),
+            np.vecdot(z * z, z) / n,
+            2 * (x @ time) / (time @ time),
+            (x @ arch) / (arch @ arch),
+            np.abs(change).mean(axis=1),
+            change.std(axis=1),
+        ],
+        axis=1,
     )
-    return {
-        f"{name}_{how}": float(value)
-        for name, values in zip(columns, table.T, strict=True)
-        for how, value in zip(FUNCTIONALS, values, strict=True)
-    }
+    return dict(zip(names, table.ravel().tolist(), strict=True))
+
+
+@cache
+def _functional_names(columns: tuple[str, ...]) -> list[str]:
+    return [f"{name}_{how}" for name in columns for how in FUNCTIONALS]
+
+
+def _percentile(ordered: np.ndarray, share: float) -> np.ndarray:
+    """Of each sorted row, between the two nearest values in proportion, as np.percentile."""
+    at = share / 100 * (ordered.shape[1] - 1)
+    low, high = ordered[:, math.floor(at)], ordered[:, math.ceil(at)]
+    return low + (at - math.floor(at)) * (high - low)
 
 
 def _runs(mask: np.ndarray) -> np.ndarray:
@@ -248,8 +257,14 @@ def _timing(voiced, active, level, *, seconds: float, step: float) -> dict[str, 
     peaks = (inner > smooth[:-2]) & (inner >= smooth[2:]) & (inner > level.max() - 20)
     row["time_peak_rate"] = peaks.sum() / seconds
     envelope = np.square(np.abs(np.fft.rfft(level - level.mean(), 512)))
-    hertz = np.fft.rfftfreq(512, step)
-    total = envelope[(hertz > 0.5) & (hertz < 20)].sum() + 1e-6
-    for low, high in ((0.5, 2), (2, 4), (4, 8), (8, 20)):
-        row[f"time_rhythm{high}hz"] = envelope[(hertz > low) & (hertz <= high)].sum() / total
+    shares = (envelope @ _rhythm_bands(step)).tolist()
+    for high, share in zip((2, 4, 8, 20), shares, strict=True):
+        row[f"time_rhythm{high}hz"] = share / (sum(shares) + 1e-6)
     return {name: float(value) for name, value in row.items()}
+
+
+@cache
+def _rhythm_bands(step: float) -> np.ndarray:
+    """Sum the bins of a 512-point spectrum of frames `step` seconds apart to four octaves or so, (257, 4)."""
+    hertz = np.fft.rfftfreq(512, step)[:, None]
+    return ((hertz > (0.5, 2, 4, 8)) & (hertz <= (2, 4, 8, 20))).astype(np.float64)

@@ -10,36 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ser_lib import evaluate, guard, splits, tables
-from ser_lib.augment import Change
-from ser_lib.features import FeatureConfig
-
-
-def with_copies(
-    table: pd.DataFrame, clips: pd.DataFrame, changes: Sequence[Change], config: FeatureConfig
-) -> pd.DataFrame:
-    """The table followed by an altered copy of every clip for each change.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Feature table of the clips that are evaluated.
-    clips : DataFrame
-        Their clip table, with `path`: copies are made from the audio.
-
-    Returns
-    -------
-    DataFrame
-        With `source_clip`, by which `guard` knows a copy. A copy that cannot be used is left out.
-    """
-    wanted = clips[clips["clip_id"].isin(table["clip_id"])]
-    parts = [table.assign(source_clip=table["clip_id"])]
-    for change in changes:
-        copies, _ = tables.build(wanted, config, change=change)
-        parts.append(
-            copies.assign(source_clip=copies["clip_id"], clip_id=copies["clip_id"] + f" {change.name}")
-        )
-    return pd.concat(parts, ignore_index=True)
+from ser_lib import evaluate, guard, splits
 
 
 def oversample(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -132,7 +132,8 @@ def by_group(
     Returns
     -------
     DataFrame
-        `group, value, low, high, clips, speakers`; no bounds (NaN) for a group of one speaker.
+        `group, value, low, high, clips, speakers`; the interval of a group of one speaker resamples its
+        clips instead, and says nothing of other speakers.
 
     Raises
     ------
@@ -141,9 +142,9 @@ def by_group(
     """
     rows = []
     for group, part in _parts(predictions, groups).items():
-        value, low, high = score(part, labels, metric, seed=seed)
         speakers, clips = part["speaker"].nunique(), part["clip_id"].nunique()
-        low, high = (low, high) if speakers > 1 else (np.nan, np.nan)
+        drawn = part if speakers > 1 else part.assign(speaker=part["clip_id"])
+        value, low, high = score(drawn, labels, metric, seed=seed)
         rows.append((group, value, low, high, clips, speakers))
     return pd.DataFrame(rows, columns=["group", "value", "low", "high", "clips", "speakers"])
 

@@ -345,3 +345,111 @@ def plot_risk_coverage(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return ax
+
+
+def plot_groups(
+    groups: pd.DataFrame,
+    *,
+    xlabel: str,
+    title: str = "",
+    other: str = "",
+    colours: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One point a group with its interval.
+
+    Parameters
+    ----------
+    groups : DataFrame
+        `group, value, low, high`, fractions; blank rows (an empty `group`) part one kind from the next.
+    other : str
+        A column of `groups` to mark with diamonds, such as what listeners heard.
+    colours : sequence of str
+        One a row.
+    """
+    ax = _axes(ax, 6, 0.28 * len(groups) + 1)
+    colours = list(colours) if colours is not None else [MODEL_COLOURS["mlp"]] * len(groups)
+    for y, (row, colour) in enumerate(zip(groups.to_dict("records"), colours, strict=True)):
+        ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2, alpha=0.6)
+        ax.plot(row["value"], y, "o", color=colour, markersize=5)
+        if other:
+            ax.plot(row[other], y, "D", color=PALETTE["happy"], markeredgecolor="#555555", markersize=6)
+    if other:
+        ax.plot([], [], "o-", color=colours[0], label="model, 95 % interval")
+        ax.plot([], [], "D", color=PALETTE["happy"], markeredgecolor="#555555", label=other)
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set_yticks(range(len(groups)), groups["group"], fontsize=8)
+    ax.set(ylim=(len(groups) - 0.4, -0.6), xlim=(0, 1), xlabel=xlabel, title=title)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_conditions(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
+    """One row a condition, one point a way of training; the grey line joins the worst and the best.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        One row a condition, one column a way of training; UAR as fractions.
+    """
+    ax = _axes(ax, 7, 0.3 * len(scores) + 1.2)
+    ax.hlines(range(len(scores)), scores.min(axis=1), scores.max(axis=1), color="#dddddd", linewidth=3)
+    apart = np.linspace(-0.15, 0.15, scores.shape[1])  # of rows; equal scores stay visible
+    for way, colour, lift in zip(scores, sns.color_palette("colorblind", len(apart)), apart, strict=True):
+        ax.plot(scores[way], np.arange(len(scores)) + lift, "o", color=colour, markersize=6, label=way)
+    ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
+    ax.set_yticks(range(len(scores)), scores.index)
+    ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel="UAR on unheard speakers; dotted: chance", title=title)
+    ax.set_xlim(0, 1.1 * scores.max().max())
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.grid(axis="y", visible=False)
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_times(
+    times: Mapping[str, float], *, ours: Sequence[bool] | None = None, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """One bar a name, with its number of milliseconds; what is ours in the network's colour, the rest grey.
+
+    Parameters
+    ----------
+    times : mapping of str to float
+        Milliseconds.
+    ours : sequence of bool
+        One a bar; all if not given.
+    """
+    ax = _axes(ax, 7, 0.3 * len(times) + 1)
+    ours = ours or [True] * len(times)
+    shades = [MODEL_COLOURS["mlp"] if mine else MODEL_COLOURS["majority"] for mine in ours]
+    bars = ax.barh(list(times), list(times.values()), color=shades, height=0.7)
+    ax.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.set(xlabel="milliseconds a clip", title=title)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_growth(runs: Sequence[Mapping], *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Seconds (left) and peak memory (right) over the number of clips.
+
+    Parameters
+    ----------
+    runs : sequence of mappings
+        `clips, seconds, peak_mib`.
+    """
+    ax = _axes(ax, 4.5, 4)
+    clips = [run["clips"] for run in runs]
+    ax.loglog(clips, [run["seconds"] for run in runs], "o-", color=MODEL_COLOURS["mlp"], label="seconds")
+    other = ax.twinx()
+    memory = [run["peak_mib"] for run in runs]
+    other.plot(clips, memory, "s--", color=MODEL_COLOURS["xgboost"], label="peak memory, MiB")
+    other.set_ylim(0, 1.5 * max(memory, default=1))
+    other.grid(visible=False)
+    ax.set(xlabel="clips", ylabel="seconds", title=title)
+    other.set_ylabel("MiB")
+    handles = [line for axis in (ax, other) for line in axis.get_lines()]
+    ax.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
+    return ax

@@ -1,15 +1,25 @@
-"""Work spread over all cores, with a progress bar on standard error once it takes over two seconds."""
+"""Work spread over all cores, with a progress bar on standard error once it takes over two seconds.
+
+Inside `cluster.connect` the same call spreads it over a Dask cluster.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 
 def parallel(
-    work: Callable[[Any], Any], items: Iterable[Any], *, n_jobs: int = -1, what: str = ""
+    work: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    n_jobs: int = -1,
+    what: str = "",
+    chunk: int = 1,
+    lost: Callable[[Any], Any] | None = None,
 ) -> list[Any]:
     """`[work(item) for item in items]` in worker processes of one thread each, in order.
 
@@ -19,17 +29,56 @@ def parallel(
         Processes; -1 for all cores, 1 for none beside this one.
     what : str
         The progress bar's title.
+    chunk : int
+        Items sent to a process at a time, for work of milliseconds.
+    lost : callable, optional
+        Gives the result of an item whose process died. The others go on.
+
+    Raises
+    ------
+    BrokenProcessPool
+        A process died, and there is no `lost`.
     """
-    from joblib import Parallel, delayed
+    from joblib import effective_n_jobs
     from tqdm import tqdm
 
     items = list(items)
-    bar = {
-        "desc": what,
-        "delay": 2,
-        "leave": False,
-        "disable": "SER_REPORT_DIR" in os.environ,
-    }  # not in a report
-    with Parallel(n_jobs=n_jobs if len(items) > 1 else 1, return_as="generator") as pool:
-        results = pool(delayed(work)(item) for item in items)
-        return list(tqdm(results, total=len(items), file=sys.stderr, **bar))
+    n_jobs = n_jobs if lost or len(items) > 1 else 1
+    results: list[Any] = []
+    singly = 0  # how many of the next items go one at a time, since one of them may have ended a process
+    bar = {"desc": what, "delay": 2, "leave": False, "disable": "SER_REPORT_DIR" in os.environ}
+    with tqdm(total=len(items), file=sys.stderr, **bar) as shown:
+        while len(results) < len(items):
+            done = len(results)
+            now = items[done : done + 1] if singly else items[done:]
+            try:
+                for result in _spread(work, now, n_jobs, chunk):
+                    results.append(result)
+                    shown.update()
+            except BrokenProcessPool:
+                if lost is None:
+                    raise
+                if singly:
+                    results.append(lost(now[0]))
+                else:
+                    singly = 1 + 2 * chunk * effective_n_jobs(n_jobs)  # as many as were under way
+            singly = max(0, singly - 1)
+    return results
+
+
+def _spread(work: Callable[[Any], Any], items: list[Any], n_jobs: int, chunk: int) -> Iterator[Any]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.parallel import get_active_backend
+
+    backend, _ = get_active_backend()
+    one_thread = {"inner_max_num_threads": 1} if backend.supports_inner_max_num_threads else {}
+    with (
+        parallel_config(backend, **one_thread),
+        Parallel(
+            n_jobs=n_jobs,
+            return_as="generator",
+            batch_size=chunk,
+            pre_dispatch=f"{2 * chunk} * n_jobs",
+        ) as pool,
+    ):
+        yield from pool(delayed(work)(item) for item in items)

@@ -42,6 +42,7 @@ RUNS = (
     Run("03_eight", "03_mlp_vs_boosting", {"emotions": "eight"}),
     Run("04_choose_and_export", "04_choose_and_export"),
     Run("05_leakage_audit", "05_leakage_audit"),
+    Run("06_stress_and_transfer", "06_stress_and_transfer"),
 )
 
 
@@ -229,6 +230,35 @@ def main_table(results: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def honest_table(out: Path = REPORTS) -> str:
+    """Markdown: who hears what of speakers never heard before. People, the served model, the honest rungs of 05."""
+    paths = [out / run / "metrics.json" for run in ("04_choose_and_export", "05_leakage_audit")]
+    if not all(path.is_file() for path in paths):
+        return ""
+    chosen, ladder = (pd.DataFrame(json.loads(path.read_text())["results"]).astype(object) for path in paths)
+    lines = ["| who listens | to whom | UAR | accuracy |", "|---|---|---|---|"]
+
+    def add(who: str, whom: str, rows: pd.DataFrame) -> None:
+        cells = [
+            cell(row)
+            for metric in ("uar", "accuracy")
+            for _, row in rows[rows["metric"] == metric].iterrows()
+        ]
+        lines.append(f"| {who} | {whom} | " + " | ".join(cells) + " |")
+
+    beside = chosen[chosen["metric"] == "accuracy_listeners_options"]
+    for row in beside[beside["group"] == "all clips"].to_dict("records") if len(beside) else ():
+        lines.append(f"| people | these clips; neutral and calm are one | | {100 * row['listeners']:.1f} % |")
+        who = f"`{row['model']}`, served"
+        lines.append(f"| {who} | unheard speakers; neutral and calm are one | | {cell(row)} |")
+    served = chosen[chosen["metric"].isin(["uar", "accuracy"])]
+    add(f"`{served['model'].iloc[0]}`, served", "unheard speakers", served)
+    rungs = ladder[ladder["metric"].isin(["uar", "accuracy"]) & (ladder["same_speaker"] == 0)]
+    for (rung, model, chance), rows in rungs.groupby(["rung", "model", "chance"], sort=False):
+        add(f"`{model}`", f"{rung.partition(' ')[2]}; chance {100 * chance:.1f} %", rows)
+    return "\n".join(lines) + "\n\n"
+
+
 def cell(row: Mapping[str, Any]) -> str:
     """`58.1 % (52.0 to 63.9)` of a result row."""
     return f"{100 * row['value']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
@@ -260,13 +290,17 @@ def write_index(out: Path = REPORTS) -> None:
     (out / "index.html").write_text(PAGE.format(body=body))
 
 
+def readme_tables(out: Path = REPORTS) -> str:
+    """The honest rungs beside human listeners, then every model; from the standard runs alone."""
+    results = read_results(out)
+    return honest_table(out) + main_table(results[results["run"].isin([run.name for run in RUNS])])
+
+
 def write_readme(path: Path = ROOT / "README.md", out: Path = REPORTS) -> None:
-    """Put the main table between the two `results` marks of the repository's README."""
+    """Put the tables between the two `results` marks of the repository's README."""
     before, mark, rest = path.read_text().partition("<!-- results -->\n")
     _, end, after = rest.partition("<!-- /results -->")
-    results = read_results(out)
-    results = results[results["run"].isin([run.name for run in RUNS])]
-    path.write_text(f"{before}{mark}{main_table(results)}\n{end}{after}")
+    path.write_text(f"{before}{mark}{readme_tables(out)}\n{end}{after}")
 
 
 PAGE = """<!doctype html>

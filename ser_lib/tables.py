@@ -2,36 +2,50 @@
 
 A cached row is found by what made it: the decoded samples (`audio_sha256`), the configuration, the
 source of the modules that compute, and the versions of the libraries they call. Change any of them
-and the row is computed again. Rows are written in parts, so an interrupted run goes on where it was.
+and the row is computed again. Rows are kept in parts, so an interrupted run goes on where it was, and
+a table that is too large for memory goes from the cache to its file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
-from contextlib import suppress
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from joblib import effective_n_jobs
 
-from ser_lib import ROOT, __version__, audio, corpus
+from ser_lib import ROOT, __version__, audio, augment, corpus
+from ser_lib.cache import FACTS, Cache, Read, stamp
 from ser_lib.errors import AudioError, CorpusError
 from ser_lib.features import FeatureConfig, extract, feature_names
 from ser_lib.progress import parallel
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 CACHE = ROOT / "data" / "cache"
 SHIPPED = ROOT / "data" / "ravdess_full.parquet"
-LIBRARIES = ("numpy", "scipy", "librosa", "soxr", "soundfile", "av")
-PART = 500  # clips computed and written at a time
+SHIPPED_COPIES = ROOT / "data" / "ravdess_full_copies.parquet"  # of `augment.TRAINING`
+LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
+PART = 250  # clips a process, computed and kept together
+CHUNK = 4  # clips sent to a process at a time
+GROUP = 10_000  # rows written at a time; the writer keeps about 1 kB a column of each group until the end
 
 
-@cache
+@functools.cache
 def _code_hash() -> str:
     sources = (Path(__file__).with_name(f"{name}.py") for name in ("audio", "lld", "features"))
     return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
@@ -48,6 +62,15 @@ def provenance(config: FeatureConfig) -> dict:
     }
 
 
+def _key(config: FeatureConfig, change: audio.Change | None, seed: int) -> str:
+    """What finds the cached rows that are made in one way."""
+    made = provenance(config)
+    if change is not None:
+        source = Path(__file__).with_name("augment.py").read_bytes()
+        made |= {"change": repr(change), "seed": seed, "change_code": sha256(source).hexdigest()[:16]}
+    return sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def build(
     clips: pd.DataFrame,
     config: FeatureConfig = FeatureConfig(),
@@ -61,6 +84,9 @@ def build(
 
     Parameters
     ----------
+    clips : DataFrame
+        From `corpus.read`, or from `corpus.listing`: then a file is decoded once, for its facts and its
+        features, and not at all while neither its size nor its time has changed.
     change, seed
         What is done to each waveform first, as in `audio.load`; part of what finds a cached row.
 
@@ -71,82 +97,191 @@ def build(
     problems : DataFrame
         `path, problem` of clips without features (silent, too short); they are not in `table`.
     """
-    names = list(feature_names(config))
-    made = provenance(config)
-    if change is not None:
-        source = Path(__file__).with_name("augment.py").read_bytes()
-        made |= {"change": repr(change), "seed": seed, "change_code": sha256(source).hexdigest()[:16]}
-    key = sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(cache_dir) / f"{config.name}-{key}"
-    rows = _cached(folder, names)
-    todo = clips[~clips["audio_sha256"].isin(rows.index)].drop_duplicates("audio_sha256")
-    wrong: dict[str, str] = {}  # by content, since identical clips fail alike
-    for start in range(0, len(todo), PART):
-        part = todo.iloc[start : start + PART]
-        what = f"{config.name} features {start + len(part)}/{len(todo)}"
-        results = parallel(
-            partial(_row, config=config, change=change, seed=seed), part["path"], n_jobs=n_jobs, what=what
-        )
-        wrong |= {
-            content: result
-            for content, result in zip(part["audio_sha256"], results, strict=True)
-            if isinstance(result, str)
-        }
-        good = [not isinstance(result, str) for result in results]
-        if any(good):
-            values = np.stack([result for result in results if not isinstance(result, str)])
-            new = pd.DataFrame(values, index=part["audio_sha256"][good], columns=names)
-            _write_part(folder, new)
-            rows = pd.concat([rows, new])
-    table = clips[clips["audio_sha256"].isin(rows.index)].reset_index(drop=True)
-    values = rows.loc[table["audio_sha256"], names].reset_index(drop=True)
-    table = pd.concat([table.drop(columns="path"), values], axis=1)
-    left_out = clips[clips["audio_sha256"].isin(wrong)].reset_index(drop=True)
-    return table, left_out[["path"]].assign(problem=left_out["audio_sha256"].map(wrong))
+    whole = max(1, len(clips))
+    ((table, problems),) = _parts(clips, config, whole, cache_dir, n_jobs, change, seed)
+    return table, problems
 
 
-def _row(path: str, config: FeatureConfig, change: audio.Change | None, seed: int) -> np.ndarray | str:
-    """The feature values of one file, or what is wrong with it."""
+def write(
+    source: str | Path,
+    path: Path,
+    config: FeatureConfig = FeatureConfig(),
+    *,
+    cache_dir: Path = CACHE,
+    n_jobs: int = -1,
+) -> tuple[int, pd.DataFrame]:
+    """Write the feature table of a folder or manifest, with at most `GROUP` of its rows in memory.
+
+    What `build` and `save` would write, but for the row groups. The file is there whole or not at all.
+
+    Returns
+    -------
+    n_rows : int
+    problems : DataFrame
+        `path, problem` of every file left out.
+
+    Raises
+    ------
+    CorpusError
+        As `corpus.listing`, or no clip can be used.
+    """
+    clips, problems = corpus.listing(source)
+    left_out, n_rows, writer = [problems], 0, None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        clip = audio.load(path, config.audio, change=change, seed=seed)
-        return np.fromiter(extract(clip, config).values(), np.float32)
+        for table, wrong in _parts(clips, config, GROUP, cache_dir, n_jobs):
+            left_out.append(wrong)
+            n_rows += len(table)
+            if len(table):
+                writer = writer or _writer(unfinished, table, config)
+                writer.write_table(_arrow(table, writer.schema))
+        problems = pd.concat(left_out, ignore_index=True)
+        if writer is None:
+            raise CorpusError(f"{source}: no usable clip ({problems['problem'].iloc[0]})")
+        writer.close()
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return n_rows, problems
+
+
+def _parts(
+    clips: pd.DataFrame,
+    config: FeatureConfig,
+    size: int,
+    cache_dir: Path,
+    n_jobs: int,
+    change: audio.Change | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """First everything into the cache, then from there the two tables of `build`, of `size` clips at a time."""
+    key = _key(config, change, seed)
+    names = list(feature_names(config))
+    with closing(Cache(Path(cache_dir) / f"{config.name}-{key}")) as cache:
+        wrong = _fill(cache, clips, partial(_read, config=config, change=change, seed=seed, key=key), n_jobs)
+        for start in range(0, max(1, len(clips)), size):
+            part = cache.known(clips.iloc[start : start + size])
+            there = cache.holds(part["audio_sha256"])
+            table, left_out = part[there].reset_index(drop=True), part[~there].reset_index(drop=True)
+            table = table.drop(columns="path").astype(FACTS)
+            values = pd.DataFrame(cache.rows(table["audio_sha256"], len(names)), columns=names)
+            told = [wrong.get(name, "changed while it was read; run it again") for name in _content(left_out)]
+            yield pd.concat([table, values], axis=1), left_out[["path"]].assign(problem=told)
+
+
+def _fill(cache: Cache, clips: pd.DataFrame, work: Callable, n_jobs: int) -> dict[str, str]:
+    """Compute the rows that the cache does not hold; what is wrong with a clip, by `_content`."""
+    wrong: dict[str, str] = {}
+    step = PART * effective_n_jobs(n_jobs)
+    for start in range(0, len(clips), step):
+        part = cache.known(clips.iloc[start : start + step])
+        content = _content(part)
+        todo = part["path"][~cache.holds(part["audio_sha256"]) & ~content.duplicated()]
+        what = f"features {start + len(part)}/{len(clips)}"
+        read = parallel(work, todo, n_jobs=n_jobs, what=what, chunk=CHUNK, lost=_lost)
+        for name, result in zip(content[todo.index], read, strict=True):
+            if isinstance(result, str):
+                wrong[name] = result
+        good = zip(todo, read, strict=True)
+        cache.add((path, result) for path, result in good if not isinstance(result, str))
+    return wrong
+
+
+def _content(clips: pd.DataFrame) -> pd.Series:
+    """What tells clips apart: their content, or the path where that is not known. Identical clips fail alike."""
+    return clips["audio_sha256"].fillna(clips["path"])
+
+
+def _read(path: str, config: FeatureConfig, change: audio.Change | None, seed: int, key: str) -> Read | str:
+    """One file decoded once: its stamp, its facts and its features, or what is wrong with it."""
+    _check_worker(key, config, change, seed)
+    when, noted = stamp(path), _Noted(change)
+    try:
+        clip = audio.load(path, config.audio, change=noted, seed=seed)
+        row = np.fromiter(extract(clip, config).values(), np.float32)
     except AudioError as error:
         return str(error)
+    except Exception as error:  # one odd file in a million costs itself, not the run
+        return f"{path}: {error!r}"
+    return when, (round(clip.duration_s, 4), clip.source_rate, clip.channels, noted.content), row
 
 
-def _cached(folder: Path, names: list[str]) -> pd.DataFrame:
-    import pyarrow as pa
-
-    parts = []
-    for path in sorted(folder.glob("*.parquet")):
-        with suppress(OSError, pa.ArrowException):  # cut off by a full disk: computed again
-            parts.append(pd.read_parquet(path))
-    if not parts:
-        return pd.DataFrame(columns=names, dtype=np.float32)
-    return pd.concat(parts).groupby(level=0).first()
+def _lost(path: str) -> str:
+    return f"{path}: the process that read it was ended; try the file alone, it may be damaged or too large"
 
 
-def _write_part(folder: Path, rows: pd.DataFrame) -> None:
-    """Write one part so that it is there whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = sha256("".join(rows.index).encode()).hexdigest()[:16]
-    unfinished = folder / f"{name}.{os.getpid()}.part"
-    rows.to_parquet(unfinished)
-    unfinished.replace(folder / f"{name}.parquet")
+@dataclass
+class _Noted:
+    """A change, or none, that notes the content hash by which `audio.load` seeds its generator."""
+
+    change: audio.Change | None
+    content: str = ""
+
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+        self.content = f"{rng.bit_generator.seed_seq.entropy[1]:064x}"
+        return y if self.change is None else self.change(y, rate, rng)
+
+
+@functools.cache
+def _check_worker(key: str, config: FeatureConfig, change: audio.Change | None, seed: int) -> None:
+    """A row is kept under the key of the process that asked for it; this one must be of the same key."""
+    if _key(config, change, seed) != key:
+        raise CorpusError(
+            f"{platform.node()}: ser_lib or a library differs from where this was started; install the same "
+            "versions there, and start again where files were edited meanwhile"
+        )
+
+
+def with_copies(
+    table: pd.DataFrame, clips: pd.DataFrame, changes: Sequence[augment.Change], config: FeatureConfig
+) -> pd.DataFrame:
+    """The table followed by an altered copy of every clip for each change.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Feature table of the clips that are evaluated.
+    clips : DataFrame
+        Their clip table, with `path`: copies are made from the audio.
+
+    Returns
+    -------
+    DataFrame
+        With `source_clip`, by which `guard` knows a copy. A copy that cannot be used is left out.
+    """
+    wanted = clips[clips["clip_id"].isin(table["clip_id"])]
+    parts = [table.assign(source_clip=table["clip_id"])]
+    for change in changes:
+        copies, _ = build(wanted, config, change=change)
+        parts.append(
+            copies.assign(source_clip=copies["clip_id"], clip_id=copies["clip_id"] + f" {change.name}")
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
 def save(table: pd.DataFrame, path: Path, config: FeatureConfig) -> None:
     """Write a feature table as Parquet; its metadata hold `provenance(config)`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _writer(path, table, config) as writer:
+        writer.write_table(_arrow(table, writer.schema))
+
+
+def _arrow(table: pd.DataFrame, schema: pa.Schema | None = None) -> pa.Table:
     import pyarrow as pa
+
+    return pa.Table.from_pandas(table, schema, preserve_index=False)
+
+
+def _writer(path: Path, table: pd.DataFrame, config: FeatureConfig) -> pq.ParquetWriter:
+    """A new Parquet file for rows like those of `table`."""
     import pyarrow.parquet as pq
 
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    arrow = arrow.replace_schema_metadata({"ser_lib": json.dumps(provenance(config))})
     names = list(feature_names(config))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        arrow,
+    schema = _arrow(table[:0]).schema.with_metadata({"ser_lib": json.dumps(provenance(config))})
+    return pq.ParquetWriter(
         path,
+        schema,
         compression="zstd",
         compression_level=19,
         use_dictionary=[name for name in table if name not in names],
@@ -188,6 +323,7 @@ class Data:
     corpus: corpus.Corpus  # the clips and what was left out
     source: str  # where it came from, in one sentence
     audio: bool  # whether the recordings are there
+    config: FeatureConfig
 
 
 def get(source: str | Path = "", feature_set: str = "full") -> Data:
@@ -215,8 +351,30 @@ def get(source: str | Path = "", feature_set: str = "full") -> Data:
         table = load(SHIPPED, config)
         clips = table[[name for name in corpus.CLIP_COLUMNS if name in table]]
         held = corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"]))
-        return Data(table, held, f"The shipped table, {SHIPPED.name}: {held.summary()}.", audio=False)
-    held = corpus.read(found)
-    table, problems = build(held.clips, config)
-    held = corpus.Corpus(held.clips, pd.concat([held.problems, problems], ignore_index=True))
-    return Data(table, held, f"Audio: {held.summary()}.", audio=True)
+        return Data(
+            table, held, f"The shipped table, {SHIPPED.name}: {held.summary()}.", audio=False, config=config
+        )
+    clips, problems = corpus.listing(found)
+    table, wrong = build(clips, config)
+    problems = pd.concat([problems, wrong], ignore_index=True)
+    if table.empty:
+        raise CorpusError(f"{found}: no usable clip ({problems['problem'].iloc[0]})")
+    held = corpus.Corpus(clips[["clip_id", "path"]].merge(table)[list(corpus.CLIP_COLUMNS)], problems)
+    return Data(table, held, f"Audio: {held.summary()}.", audio=True, config=config)
+
+
+def for_training(data: Data, table: pd.DataFrame) -> pd.DataFrame:
+    """`table` and the copies of its clips that the served model is trained with (`augment.TRAINING`).
+
+    Parameters
+    ----------
+    data : Data
+        From `get`; without its recordings the copies are the shipped ones.
+    table : DataFrame
+        `data.table` or a part of it.
+    """
+    if data.audio:
+        return with_copies(table, data.corpus.clips, augment.TRAINING, data.config)
+    copies = load(SHIPPED_COPIES, data.config)
+    own = table.assign(source_clip=table["clip_id"])
+    return pd.concat([own, copies[copies["source_clip"].isin(table["clip_id"])]], ignore_index=True)

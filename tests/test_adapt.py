@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
+from test_evaluate import synthetic
 
-from ser_lib import adapt, evaluate, metrics
+from ser_lib import adapt, corpus, evaluate, metrics, tables
+from ser_lib.augment import Gain
 from ser_lib.errors import CorpusError
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -156,3 +158,30 @@ def test_both_help_where_speakers_hide_the_emotion():
     assert plain < 0.6
     assert without_labels > plain + 0.2
     assert with_few > plain + 0.05
+
+
+def test_relative_level_takes_out_a_gain_and_no_more(tiny_corpus):
+    clips = corpus.read(tiny_corpus).clips.iloc[::12]
+    plain, softer = (tables.build(clips, change=change)[0] for change in (None, Gain(-6)))
+    columns = evaluate.feature_columns(plain)
+    spread = plain[columns].std() + 1e-6
+    loud, soft = (adapt.relative_level(table) for table in (plain, softer))
+    assert list(loud.columns) == list(plain.columns)
+    before = ((plain[columns] - softer[columns]).abs().mean() / spread).sort_values()
+    after = (loud[columns] - soft[columns]).abs().mean() / spread
+    assert (before > 0.5).sum() > 100
+    assert (after < 0.02).mean() > 0.95  # what is left: the floor of -100 dB, which does not move
+    assert after.max() < 0.5
+    shifted = [name for name in columns if not np.allclose(loud[name], plain[name])]
+    assert {evaluate.family(name) for name in shifted} == {"energy", "mel", "mfcc"}
+    assert {name.rsplit("_", 1)[1] for name in shifted} == {"mean", "p05", "p50", "p95", "vmean"}
+
+
+def test_a_corpus_is_standardised_as_a_speaker_is():
+    table = synthetic()
+    there = synthetic(speakers=["03", "11"], corpus="emodb", seed=1)
+    found = adapt.transductive(pd.concat([table, there], ignore_index=True), "corpus")
+    for _, part in found.groupby("corpus"):
+        values = part[evaluate.feature_columns(part)]
+        np.testing.assert_allclose(values.mean(), 0, atol=1e-5)
+        np.testing.assert_allclose(values.std(ddof=0), 1, atol=1e-4)

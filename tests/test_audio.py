@@ -304,6 +304,7 @@ REFUSALS = {
     "click.wav": (wav(click_in_silence()), r"click\.wav: 0\.0\d s of sound between silences; at least 0\.3 s"),
     "nan.wav": (wav(NAN), r"nan\.wav: some samples are not numbers \(NaN or infinite\)"),
     "inf.wav": (wav(INF), r"inf\.wav: some samples are not numbers"),
+    "down.wav": (wav(-np.abs(CLIP) * 1000), r"down\.wav: samples reach [\d.e+]+, full scale is 1"),
     "int.wav": (wav(CLIP * 2**15), r"int\.wav: samples reach [\d.e+]+, full scale is 1; divide"),
     "zero.wav": (b"", r"zero\.wav: empty file \(0 bytes\)"),
     "none.wav": (wav(CLIP[:0]), r"none\.wav: no audio samples in the file"),

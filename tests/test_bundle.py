@@ -35,7 +35,10 @@ def save_tiny(path: Path, **about):
     rows = [extract(audio.load(wav(speech(*each))), config) for each in said]
     X = np.array([[row[name] for name in feature_names(config)] for row in rows], np.float32)
     model = models.make("logistic", logisticregression__C=1.0).fit(X, [emotion for emotion, _ in said])
-    bundle.save(model, path, config=config, temperature=1.5, **{"created": "2020-01-01"} | about)
+    strong = models.make("logistic").fit(X, ["strong" if speaker > 2 else "normal" for _, speaker in said])
+    settings = {"abstain_below": 0.5, "conformal": {"0.9": 0.8}, "created": "2020-01-01"}
+    fitted, temperatures = {"emotion": model, "intensity": strong}, {"emotion": 1.5, "intensity": 1.0}
+    bundle.save(fitted, path, config=config, temperatures=temperatures, **settings | about)
     return model, X
 
 
@@ -61,7 +64,7 @@ def edit(path: Path, **changes) -> None:
 def test_round_trip(saved):
     folder, model, X = saved
     loaded = bundle.load(folder / "tiny.json")
-    np.testing.assert_array_equal(loaded.model.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(loaded.models["emotion"].predict_proba(X), model.predict_proba(X))
     assert loaded.config == FeatureConfig("compact")
     assert loaded.passport["name"] == "tiny"
     assert loaded.passport["licence"] == "CC0"
@@ -89,11 +92,33 @@ def test_same_clip_from_path_bytes_and_file(tiny, tmp_path):
 
 def test_temperature_softens_and_keeps_the_order(tiny):
     clip = audio.load(wav(speech("calm", 3)))
-    sharp = bundle.load(tiny).probabilities(clip)
-    edit(tiny, temperature=4.0)
-    soft = bundle.load(tiny).probabilities(clip)
+    sharp = bundle.load(tiny).probabilities(clip)["emotion"]
+    edit(tiny, temperatures={"emotion": 4.0, "intensity": 1.0})
+    soft = bundle.load(tiny).probabilities(clip)["emotion"]
     assert max(soft.values()) < max(sharp.values())
     assert sorted(soft, key=soft.get) == sorted(sharp, key=sharp.get)
+
+
+def test_intensity_set_and_abstaining(tiny):
+    """Each threshold decides at its very value; without a second model nothing is said of intensity."""
+    content = wav(speech("happy", 4))
+    answer = bundle.load(tiny).predict(content)
+    p = answer["probabilities"]
+    assert answer["intensity"]["strong"] > 0.5
+    assert sum(answer["intensity"].values()) == pytest.approx(1, abs=2e-4)
+    last = min(p.values())
+    edit(tiny, abstain_below=answer["confidence"] + 1e-9, conformal={"0.9": 1 - last})
+    answer = bundle.load(tiny).predict(content)
+    assert answer["abstained"]
+    assert set(answer["prediction_set"]) == set(FOUR)
+    edit(tiny, abstain_below=answer["confidence"], conformal={"0.9": 1 - last - 1e-9})
+    answer = bundle.load(tiny).predict(content)
+    assert not answer["abstained"]
+    assert answer["prediction_set"] == sorted((label for label in p if p[label] > last), key=lambda k: -p[k])
+    fitted, passport = bundle.load(tiny).models, json.loads(tiny.read_text())
+    kept = {key: passport[key] for key in ("temperatures", "abstain_below", "conformal", "created")}
+    bundle.save({"emotion": fitted["emotion"]}, tiny, config=FeatureConfig("compact"), **kept)
+    assert "intensity" not in bundle.load(tiny).predict(content)
 
 
 def test_bad_clip_is_named(tiny):

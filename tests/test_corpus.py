@@ -11,6 +11,7 @@ import soundfile
 from synth import ACTORS, speech
 
 from ser_lib import corpus
+from ser_lib.cache import FACTS
 from ser_lib.corpus import CLIP_COLUMNS, EIGHT, FOUR, NAMING, check_ravdess_grid, emotion_list, find_audio
 from ser_lib.errors import CorpusError
 
@@ -153,6 +154,25 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):
     assert "not audio, or damaged" in problems["03-01-03-01-01-01-01.wav"]
     assert problems["03-01-01-01-01-01-01.wav"] == "03-01-01-01-01-01-01.wav: a second file of this name"
     assert "1 clips of 1 speakers, 1 emotions; 4 file(s) left out" in held.summary()
+
+
+def test_a_listing_is_what_reading_finds_without_the_facts(tiny_corpus, tmp_path, monkeypatch):
+    clips, problems = corpus.listing(tiny_corpus)
+    assert problems.empty
+    assert [*clips.columns, *FACTS] == list(CLIP_COLUMNS)
+    assert clips.equals(read(tiny_corpus).clips[list(clips.columns)])
+    monkeypatch.setattr(corpus, "LISTED", 7)
+    assert corpus.listing(tiny_corpus)[0].equals(clips)
+    empty = tmp_path / "03-01-01-01-01-01-01.wav"
+    empty.touch()  # no file is opened
+    assert list(corpus.listing(tmp_path)[0]["path"]) == [str(empty)]
+
+
+def test_a_listing_goes_folder_by_folder(tmp_path):
+    """A hyphen comes before the separator in text, and after it here."""
+    for name in ("a-b/03-01-01-01-01-01-02", "a/03-01-01-01-01-01-01", "a/c/03-01-01-01-01-01-03"):
+        put(tmp_path / f"{name}.wav")
+    assert list(corpus.listing(tmp_path)[0]["speaker"]) == ["01", "03", "02"]
 
 
 def test_stereo_and_sample_identical_clips_are_found(tmp_path):

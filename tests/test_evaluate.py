@@ -538,3 +538,21 @@ def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
     found = evaluate.out_of_fold(table, [name], chosen=chosen, n_jobs=1)
     assert metrics.score(found, EIGHT)[0] == pytest.approx(0.125, abs=0.03)
     assert (chosen["inner_uar"] < 0.125 + 0.04).all()
+
+
+# --- intensity -------------------------------------------------------------------------------------
+
+
+def test_intensity_takes_the_place_of_the_emotion_where_it_varies():
+    """In RAVDESS neutral was spoken at one intensity alone; a clip of unknown intensity says nothing."""
+    table = synthetic()
+    strong = np.arange(len(table)) % 4 < 2
+    table["intensity"] = np.where(strong & (table["emotion"] != "calm"), "strong", "normal")
+    table.loc[5, "intensity"] = "unspecified"
+    found = evaluate.by_intensity(table)
+    kept = table[(table["emotion"] != "calm") & (table["intensity"] != "unspecified")]
+    assert found["clip_id"].to_list() == kept["clip_id"].to_list()
+    assert found["emotion"].to_list() == kept["intensity"].to_list()
+    assert evaluate.feature_columns(found) == evaluate.feature_columns(table)
+    with pytest.raises(CorpusError, match="two intensities"):
+        evaluate.by_intensity(table.assign(intensity="normal"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import subprocess
+import sys
 
 import librosa
 import numpy as np
@@ -13,7 +15,7 @@ import soundfile
 from numpy.testing import assert_allclose, assert_array_equal
 from synth import speech
 
-from ser_lib import audio, features, lld
+from ser_lib import ROOT, audio, features, lld
 from ser_lib.audio import Audio, AudioConfig
 from ser_lib.corpus import SUFFIXES
 from ser_lib.errors import SerError
@@ -168,6 +170,15 @@ def test_functionals_say_what_their_names_say():
     assert_allclose([row[f"flat_{how}"] for how in ("std", "skew", "slope", "dmean", "dstd")], 0, atol=1e-4)
 
 
+@pytest.mark.parametrize("level", [-87.3, -20.07, 0.1, 1234.5])
+@pytest.mark.parametrize("n", [3, 100, 193, 997])
+def test_functionals_of_a_constant_do_not_hear_rounding(level, n):
+    """As a mel band at the floor of every frame."""
+    row = features.functionals({"flat": np.full(n, level)})
+    assert_allclose([row[f"flat_{how}"] for how in ("mean", "p05", "p50", "p95")], level, rtol=1e-6)
+    assert_allclose([row[f"flat_{how}"] for how in ("std", "skew", "dmean", "dstd")], 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_functionals_of_too_few_frames_are_zero(n):
     row = features.functionals({"a": np.ones(n)})
@@ -232,6 +243,20 @@ def test_rhythm_is_the_rate_of_the_level(rate, band):
     assert_allclose(sum(shares.values()), 1, atol=1e-3)
 
 
+def test_rhythm_bands_do_not_overlap_and_leave_no_gap():
+    hertz = np.fft.rfftfreq(512, 0.01)
+    bands = features._rhythm_bands(0.01)
+    assert bands.sum(axis=1).tolist() == ((hertz > 0.5) & (hertz <= 20)).tolist()
+    assert [hertz[band > 0].max() // 1 for band in bands.T] == [1, 3, 7, 19]
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"), [(5, [0, 1, 2, 3, 4]), (3, [1, 2, 3]), (7, [0, 1, 2, 3, 4, 4, 4])]
+)
+def test_fit_takes_the_middle_or_repeats_the_last(n, expected):
+    assert features._fit(np.arange(5), n).tolist() == expected
+
+
 def test_timing_without_a_pause():
     row = extract(clip_of(0.3 * np.sin(2 * np.pi * 200 * TIME)))
     assert row["time_pause_share"] == row["time_pause_rate"] == row["time_pause_max"] == 0
@@ -278,6 +303,21 @@ def test_gain_scales_the_mel_powers_of_classic():
     loud, soft = (np.array(list(extract(clip_of(g * y), CLASSIC).values())) for g in (1, 0.5))
     assert_allclose(soft[52:], loud[52:] / 4, rtol=1e-4)
     assert_allclose(soft[40:52], loud[40:52], atol=1e-4)
+
+
+# --- start -----------------------------------------------------------------------------------------
+
+
+def test_a_first_clip_does_not_wait_for_librosa():
+    """librosa brings numba: a second and 100 MB that one clip does not need."""
+    code = (
+        "import sys, numpy as np; from ser_lib.features import *; from ser_lib.audio import Audio\n"
+        "y = np.ones(16_000, np.float32)\n"
+        "for name in SETS: extract(Audio(y, 16_000, 'y', 1.0, 16_000, 1), FeatureConfig(name))\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"librosa", "numba", "sklearn", "pandas", "matplotlib"} & set(done.stdout.split())
 
 
 # --- whatever `audio.load` accepts -----------------------------------------------------------------

@@ -99,6 +99,27 @@ def test_power_db_of_nothing_is_the_floor():
     assert_allclose(lld.power_db(np.zeros(3, np.float32)), -100)
 
 
+@pytest.mark.parametrize("n_mels", [26, 40, 128])
+@pytest.mark.parametrize(("rate", "n_fft"), [(16_000, 400), (16_000, 2048), (22_050, 1024), (48_000, 2048)])
+def test_the_filter_banks_equal_librosa(rate, n_fft, n_mels):
+    mel = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels)
+    assert_allclose(lld.mel_filters(rate, n_fft, n_mels).T, mel, atol=1e-6 * mel.max())
+    chroma = librosa.filters.chroma(sr=rate, n_fft=n_fft, tuning=0)
+    assert_allclose(lld.chroma_filters(rate, n_fft).T, chroma, atol=1e-6)
+
+
+def test_decibels():
+    assert_allclose(lld.decibels(np.array([1e-10, 1, 1000], np.float32)), [-100, 0, 30], atol=1e-4)
+
+
+@pytest.mark.parametrize("n_lags", [136, 200])
+def test_autocorrelation_equals_a_plain_loop(n_lags):
+    """The padding is just long enough that nothing wraps around."""
+    framed = lld.frames(NOISE, 512, 4000)
+    expected = [[frame[: 512 - lag] @ frame[lag:] for lag in range(n_lags)] for frame in framed.astype(float)]
+    assert_allclose(lld._autocorrelation(framed, n_lags), expected, atol=1e-5)
+
+
 def test_mel_mfcc_and_chroma_equal_librosa(clip):
     spectrum = lld.magnitudes(clip, n_fft=2048, hop=512, center=True)
     mel = np.square(spectrum) @ lld.mel_filters(RATE, 2048, 128)

@@ -21,6 +21,7 @@ def test_the_whole_plan_is_the_main_job():
         "03_eight",
         "04_choose_and_export",
         "05_leakage_audit",
+        "06_stress_and_transfer",
     ]
 
 
@@ -117,6 +118,33 @@ def test_the_readme_keeps_its_text_around_the_table(tmp_path):
     assert "loso" not in text  # a rerun with other parameters is no headline
     assert text.endswith("<!-- /results -->\nafter\n")
     assert "old" not in text
+
+
+def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
+    shares = {"value": 0.6, "low": 0.5, "high": 0.7}
+    both, rung = ("uar", "accuracy"), {"model": "m", "chance": 0.125} | shares
+    chosen = [
+        {"metric": "accuracy_listeners_options", "group": "all clips", "model": "n", "listeners": 0.4}
+        | shares,
+        {"metric": "accuracy_listeners_options", "group": "sad", "model": "n", "listeners": 0.2} | shares,
+        *({"metric": name, "model": "n"} | shares for name in both),
+    ]
+    ladder = [
+        *({"rung": "2 leaks", "metric": name, "same_speaker": 0.9} | rung for name in both),
+        *({"rung": "3 unheard", "metric": name, "same_speaker": 0.0} | rung for name in both),
+    ]
+    for run, content in (("04_choose_and_export", chosen), ("05_leakage_audit", ladder)):
+        assert reruns.honest_table(tmp_path) == ""
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "metrics.json").write_text(json.dumps({"results": content}))
+    cells = "60.0 % (50.0 to 70.0)"
+    assert reruns.honest_table(tmp_path).splitlines()[2:] == [
+        "| people | these clips; neutral and calm are one | | 40.0 % |",
+        f"| `n`, served | unheard speakers; neutral and calm are one | | {cells} |",
+        f"| `n`, served | unheard speakers | {cells} | {cells} |",
+        f"| `m` | unheard; chance 12.5 % | {cells} | {cells} |",
+        "",
+    ]
 
 
 def test_parameters_are_flat_literals():

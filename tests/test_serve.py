@@ -400,6 +400,9 @@ def test_page_in_a_browser(server, browser, clip, tmp_path):
     bars = browser.value("document.querySelector('#bars').innerText").lower().split()
     assert bars[0] == "fearful"
     assert set(bars[::2]) == set(FOUR)
+    verdict = browser.value("document.querySelector('#verdict').innerText")
+    assert "of audio." in verdict
+    assert " intensity (" in verdict
     colour = "getComputedStyle(document.querySelector('.fill')).backgroundColor"
     assert browser.value(colour) == "rgb(123, 79, 163)"
     assert browser.value("document.querySelector('#error').innerText") == ""

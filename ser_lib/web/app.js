@@ -27,13 +27,6 @@ function showError(message) {
 
 // --- result ---
 
-function sureness(confidence) {
-  if (confidence >= 0.8) return "Very likely";
-  if (confidence >= 0.6) return "Likely";
-  if (confidence >= 0.4) return "A guess: other emotions are close";
-  return "Unsure: no emotion stands out";
-}
-
 function showBars(probabilities, values = true) {
   const bars = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).map(([emotion, p]) => {
     const bar = element("li", "");
@@ -51,11 +44,13 @@ function showBars(probabilities, values = true) {
   for (const [, fill, p] of bars) fill.style.width = `${100 * p}%`;
 }
 
-function showResult({ emotion, confidence, probabilities, duration_s }) {
+function showResult({ emotion, confidence, probabilities, prediction_set, abstained, intensity, duration_s }) {
   const heard = element("p", "emotion", emotion);
   heard.style.setProperty("--colour", `var(--${CSS.escape(emotion)}, var(--other))`);
-  const sure = `${sureness(confidence)} (${percent(confidence)}), from ${duration_s.toFixed(1)} s of audio`;
-  at("verdict").replaceChildren(heard, element("p", "sure", sure));
+  const said = [`${abstained ? "Not sure" : "Fairly sure"} (${percent(confidence)}), from ${duration_s.toFixed(1)} s of audio.`];
+  if (abstained) said.push(`It may be ${prediction_set.join(", ").replace(/, ([^,]*)$/, " or $1")}.`);
+  if (intensity) said.push(`Spoken with ${intensity.strong > 0.5 ? "strong" : "normal"} intensity (${percent(Math.max(...Object.values(intensity)))}).`);
+  at("verdict").replaceChildren(heard, ...said.map((line) => element("p", "sure", line)));
   showBars(probabilities);
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   at("result").scrollIntoView({ block: "nearest", behavior: still ? "auto" : "smooth" });

@@ -1,0 +1,301 @@
+"""How long things take: `run` measures and has `bench.md` and `bench.png` written.
+
+Sides that are compared take turns on the same clips in one child process of one thread on one core.
+What counts there is processor time, so that other work on the machine does not; ratios are of medians.
+Everything is in seconds until it is written. Without RAVDESS the clips are synthesised.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from itertools import product
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import soundfile
+
+from ser_lib import ROOT, audio, bench_report, bundle, corpus, features, lld
+from ser_lib.errors import BundleError
+from ser_lib.features import FeatureConfig, extract
+from ser_lib.growth import growth
+
+CLASSIC, FULL = FeatureConfig("classic"), FeatureConfig("full")
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+STAGES = {
+    "decode": (audio, "decode"), "resample": (audio, "resample"), "trim": (audio, "trim"),
+    "STFT": (lld, "magnitudes"), "decibels of bands": (lld, "power_db"), "cepstrum": (lld, "cepstrum"),
+    "pitch": (lld, "pitch"), "spectral shape": (lld, "spectral_shape"), "contrast": (lld, "contrast"),
+    "chroma": (lld, "chroma"), "zero crossings": (lld, "zero_crossings"), "harmonics": (lld, "harmonic_levels"),
+    "functionals": (features, "functionals"), "timing": (features, "_timing"),
+}  # fmt: skip
+
+
+# --- both sides ------------------------------------------------------------------------------------
+
+
+def tutorial(y: np.ndarray, rate: int, *, tuning: float | None = None) -> np.ndarray:
+    """The 180 features as tutorials write them, one librosa function after the other.
+
+    With `tuning=0` they are those of the `classic` set; None estimates the tuning, as they do.
+    """
+    import librosa
+
+    stft = np.abs(librosa.stft(y))
+    mfcc = np.mean(librosa.feature.mfcc(y=y, sr=rate, n_mfcc=40).T, axis=0)
+    chroma = np.mean(librosa.feature.chroma_stft(S=stft, sr=rate, tuning=tuning).T, axis=0)
+    mel = np.mean(librosa.feature.melspectrogram(y=y, sr=rate).T, axis=0)
+    return np.hstack([mfcc, chroma, mel])
+
+
+def sides(files: Sequence[str]) -> dict[str, Callable[[str], Any]]:
+    """What is timed, by its name in `bench_report.ASKED`: functions of a file. openSMILE only where it is installed."""
+    heard = {path: audio.load(path) for path in files}
+
+    def tutorial_file(path: str) -> np.ndarray:
+        y, rate = soundfile.read(path, dtype="float32")
+        return tutorial(y if y.ndim == 1 else y.mean(axis=1), rate)
+
+    def floor(path: str) -> np.ndarray:
+        raw, rate = audio.decode(path)
+        y = audio.resample(audio.mix_down(raw), rate, FULL.audio.sample_rate)
+        return lld.magnitudes(y, n_fft=FULL.n_fft, hop=FULL.hop)
+
+    found = {
+        "classic, from the file": lambda path: extract(audio.load(path), CLASSIC),
+        "tutorials, from the file": tutorial_file,
+        "classic, from the waveform": lambda path: extract(heard[path], CLASSIC),
+        "librosa one by one, from the waveform": lambda path: tutorial(
+            heard[path].samples, heard[path].sample_rate, tuning=0
+        ),
+        "full, from the file": lambda path: extract(audio.load(path), FULL),
+        "floor: decode, resample, one STFT": floor,
+    }
+    with suppress(ImportError):
+        import opensmile
+
+        smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+        found["openSMILE eGeMAPS, from the file"] = smile.process_file
+    return found
+
+
+def alternate(
+    sides: dict[str, Callable[[str], Any]],
+    files: Sequence[str],
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, float]:
+    """Median time of a file by each side; they take turns on each file, after an untimed start."""
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    for work in sides.values():
+        work(files[0])
+    for turn, path in enumerate([*files] * rounds):
+        for name in list(sides)[:: -1 if turn % 2 else 1]:
+            start = clock()
+            sides[name](path)
+            spent[name].append(clock() - start)
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def profile(files: Sequence[str], *, rounds: int) -> dict[str, float]:
+    """Median time that each of `STAGES` takes within `full` from the file, and what is left."""
+    rows: dict[str, list[float]] = defaultdict(list)
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(name: str, function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            start = time.process_time()
+            result = function(*args, **kwargs)
+            spent[name] += time.process_time() - start
+            return result
+
+        return call
+
+    with ExitStack() as stack:
+        for name, (module, attribute) in STAGES.items():
+            function = timed(name, getattr(module, attribute))
+            stack.enter_context(mock.patch.object(module, attribute, function))
+        whole = timed("whole", lambda path: extract(audio.load(path), FULL))
+        for path in [*files] * rounds:
+            spent.clear()
+            whole(path)
+            for name in STAGES:
+                rows[name].append(spent[name])
+            rows["the rest"].append(2 * spent["whole"] - sum(spent.values()))
+    return {name: statistics.median(times) for name, times in rows.items()}
+
+
+# --- what runs in processes of its own -------------------------------------------------------------
+
+
+def warm(files: list[str], rounds: int) -> dict:
+    """All sides and the profile on one core, in a process that started with `ONE_THREAD`."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    return {
+        "sides": alternate(sides(files), files, rounds=rounds),
+        "stages": profile(files, rounds=rounds),
+        "clip_s": statistics.median(audio.load(path).duration_s for path in files),
+    }
+
+
+def extraction(source: str, n_jobs: int) -> dict:
+    """Seconds to write the `full` table of a corpus; peak memory of the processes in MB."""
+    from joblib.externals.loky import get_reusable_executor
+
+    from ser_lib import tables
+
+    with tempfile.TemporaryDirectory() as place:
+        start = time.perf_counter()
+        table = Path(place) / "table.parquet"
+        clips, _ = tables.write(source, table, FULL, cache_dir=Path(place), n_jobs=n_jobs)
+        seconds = time.perf_counter() - start
+    found = {"clips": clips, "seconds": seconds, "rate": clips / seconds, "peak_mb": float("nan")}
+    with suppress(ImportError):
+        import resource
+
+        get_reusable_executor().shutdown(wait=True)
+        main, worker = (
+            resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+        found["peak_mb"] = (main + (n_jobs * worker if n_jobs > 1 else 0)) / unit
+    return found
+
+
+def child(work: Callable[..., dict], **arguments: Any) -> dict:
+    """`work(**arguments)` in a new process of one thread."""
+    command = [sys.executable, "-m", "ser_lib.bench", work.__name__, json.dumps(arguments)]
+    environment = os.environ | ONE_THREAD
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cold(path: str, model: Path, times: int) -> dict[str, float]:
+    """Median seconds of new processes from start to end, by what they do; the files were read before."""
+    hear = "import sys; from ser_lib import audio, features; features.extract(audio.load(sys.argv[1]))"
+    commands = {
+        "python -c pass": ["-c", "pass"],
+        "import ser_lib": ["-c", "import ser_lib"],
+        "full features of a first clip": ["-c", hear, path],
+    }
+    with suppress(BundleError):
+        bundle.load(model)
+        commands["python -m ser_lib predict clip.wav"] = [
+            "-m",
+            "ser_lib",
+            "predict",
+            "--model",
+            str(model),
+            path,
+        ]
+
+    def start(name: str) -> Callable[[str], Any]:
+        command = [sys.executable, *commands[name]]
+        return lambda _: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+    return alternate({name: start(name) for name in commands}, [path], rounds=times, clock=time.perf_counter)
+
+
+def latency(clip: bytes, model: Path, times: int) -> list[float] | None:
+    """Seconds from POST to answer of a running server, one clip after the other; None if it does not start."""
+    import requests
+
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "serve.py"],
+        env=os.environ | {"SER_PORT": "0", "SER_MODEL": str(model)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    spent = []
+    try:
+        address = next((line.split()[-1] for line in process.stderr if "Serving on" in line), None)
+        while address and len(spent) < times:
+            start = time.perf_counter()
+            answer = requests.post(f"{address}/predict", files={"file": ("clip.wav", clip)}, timeout=60)
+            spent.append(time.perf_counter() - start)
+            answer.raise_for_status()
+    finally:
+        process.terminate()
+        process.wait(10)
+    return spent or None
+
+
+# --- clips -----------------------------------------------------------------------------------------
+
+
+def speech(seed: int, *, rate: int = 48_000, seconds: float = 3.5) -> np.ndarray:
+    """Something like speech, float32: pulses of a moving pitch through resonances, syllables, silent ends."""
+    from scipy.signal import lfilter
+
+    rng = np.random.default_rng(seed)
+    at = np.arange(int(seconds * rate)) / rate
+    f0 = rng.uniform(100, 250) * 2 ** (0.3 * np.sin(2 * np.pi * rng.uniform(0.3, 0.8) * at))
+    y = np.diff(np.floor(np.cumsum(f0) / rate), prepend=0) + 0.02 * rng.standard_normal(len(at))
+    for formant in rng.uniform((300, 900, 2200), (800, 2000, 3000)):
+        radius, angle = np.exp(-np.pi * 100 / rate), 2 * np.pi * formant / rate
+        y = lfilter([1 - radius], [1, -2 * radius * np.cos(angle), radius**2], y)
+    y *= np.clip(3 * np.sin(2 * np.pi * rng.uniform(2, 4) * at), 0, 1) * (at > 0.6) * (at < seconds - 0.6)
+    return (0.3 * y / np.abs(y).max() + 1e-4 * rng.standard_normal(len(at))).astype(np.float32)
+
+
+def write_speech(folder: Path, n: int) -> Path:
+    """`n` clips of `speech`, 1,536 at most, with RAVDESS names."""
+    renditions = product((1, 2), range(1, 9), (1, 2), (1, 2), range(1, 25))
+    for seed, (strength, emotion, statement, again, actor) in zip(range(n), renditions, strict=False):
+        name = f"03-01-{emotion:02d}-{strength:02d}-{statement:02d}-{again:02d}-{actor:02d}.wav"
+        soundfile.write(folder / name, speech(seed), 48_000, subtype="PCM_16")
+    return folder
+
+
+# --- report ----------------------------------------------------------------------------------------
+
+
+def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool = False) -> Path:
+    """Measure everything; write `bench.md` and `bench.png` into `out` and return the former's path.
+
+    Parameters
+    ----------
+    clips : int
+        In the sample on which the sides take turns; the corpus is extracted whole.
+    quick : bool
+        A few synthesised clips, once each: shows that it runs, and no more.
+    """
+    rounds, starts, posts, turns = (1, 1, 3, (1, 2)) if quick else (3, 5, 100, (1, 2, 2, 1))
+    model = Path(model).resolve()
+    with tempfile.TemporaryDirectory() as scratch:
+        real = None if quick else corpus.find_audio()
+        source = (real or write_speech(Path(scratch), 6 if quick else 240)).resolve()
+        files = sorted(str(path) for path in source.rglob("*") if path.suffix in corpus.SUFFIXES)
+        sample = files[:: max(1, len(files) // clips)][:clips]
+        found = {"clips": len(sample), "kind": Path(sample[0]).suffix[1:], "real": real is not None}
+        found |= child(warm, files=sample, rounds=rounds) | {"cold": cold(sample[0], model, starts)}
+        for path in files:
+            Path(path).read_bytes()  # so that the first turn reads them from memory as the others do
+        found["corpus"] = [(n, child(extraction, source=str(source), n_jobs=n)) for n in turns]
+        sizes = (100,) if quick else (1_000, 10_000, 100_000)
+        found["growth"] = [growth(n, source) for n in sizes] if importlib.util.find_spec("psutil") else []
+    wav = io.BytesIO()
+    soundfile.write(wav, speech(0), 48_000, format="WAV", subtype="PCM_16")
+    found["latency"] = latency(wav.getvalue(), model, posts)
+    out.mkdir(parents=True, exist_ok=True)
+    bench_report.figure(found, out / "bench.png")
+    (out / "bench.md").write_text(bench_report.markdown(found))
+    return out / "bench.md"
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))

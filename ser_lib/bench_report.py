@@ -1,0 +1,148 @@
+"""What `bench` has measured as `bench.md` and `bench.png`. Times come in seconds.
+
+`found` has `sides` and `stages` (median time a clip by name), `clips`, `clip_s`, `kind`, `real` of the
+sample, `cold` (by what a process does), `corpus` (runs with their number of processes), `growth` (runs by
+size) and `latency`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+LIBRARIES = ("numpy", "scipy", "soundfile", "soxr", "librosa", "opensmile", "scikit-learn")
+ASKED = (  # ours, the other side, at most this share of its time
+    ("classic, from the file", "tutorials, from the file", 1 / 5),
+    ("classic, from the waveform", "librosa one by one, from the waveform", 1 / 3),
+    ("full, from the file", "openSMILE eGeMAPS, from the file", 1 / 10),
+    ("full, from the file", "floor: decode, resample, one STFT", 3.5),
+)
+
+
+def compared(times: dict[str, float]) -> list[tuple[str, str, float, float | None]]:
+    """Of each pair in `ASKED`: ours, other, what was asked, and the ratio of their medians if there is one."""
+    return [
+        (ours, other, asked, times[ours] / times[other] if other in times else None)
+        for ours, other, asked in ASKED
+    ]
+
+
+def markdown(found: dict) -> str:
+    """The report's text from what `run` has measured."""
+    times, stages = found["sides"], found["stages"]
+    rows = []
+    for ours, other, asked, ratio in compared(times):
+        theirs = (
+            ("left out: `pip install opensmile`", "–")
+            if ratio is None
+            else (_ms(times[other]), f"{ratio:.2f}")
+        )
+        rows.append((ours, _ms(times[ours]), other, *theirs, f"{asked:.2f}"))
+    whole = sum(stages.values())
+    kind = "RAVDESS" if found["real"] else "synthesised speech"
+    parts = [
+        "# How long it takes",
+        f"Made by `python -m ser_lib bench` (`make bench`) on {_machine()}. {found['clips']} clips of {kind} "
+        f"({found['clip_s']:.1f} s, {found['kind']}). Both sides of a row take turns on each clip in one process "
+        "of one thread on one core: median milliseconds of processor time a clip, and their ratio.",
+        _table(("ours", "ms", "against", "ms", "ours / other", "asked: at most"), rows),
+        "![Milliseconds a clip](bench.png)",
+        "## Where the time of `full` goes",
+        "From the file, timed within the extraction; what reading the clock takes is in the rest.",
+        _table(
+            ("stage", "ms", "share"), [(name, _ms(s, 2), f"{s / whole:.0%}") for name, s in stages.items()]
+        ),
+        "## From cold",
+        "New processes from start to end, with interpreter and imports: median seconds.",
+        _table(("process", "s"), [(f"`{name}`", f"{s:.2f}") for name, s in found["cold"].items()]),
+        *_corpus_parts(found["corpus"]),
+        *_growth_parts(found["growth"]),
+        "## The server",
+        "Left out: it did not start; see `python serve.py`.",
+    ]
+    if found["latency"]:
+        median, p95 = np.percentile(found["latency"], (50, 95))
+        parts[-1] = (
+            "From the POST of a clip of 3.5 s (48 kHz WAV) to the answer, one after the other: "
+            f"median {_ms(median)} ms, 95th percentile {_ms(p95)} ms."
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _corpus_parts(runs: Sequence[tuple[int, dict]]) -> list[str]:
+    """The section on a corpus from disk; turns with the same number of processes are averaged."""
+    mean = {
+        n: {key: statistics.mean(run[key] for m, run in runs if m == n) for key in runs[0][1]} for n in (1, 2)
+    }
+    rows = [
+        (f"{n}", *(f"{each[key]:.1f}" for key in ("seconds", "rate", "peak_mb"))) for n, each in mean.items()
+    ]
+    return [
+        "## A corpus from disk",
+        f"{mean[1]['clips']:.0f} clips to their `full` table on disk, with the start of the processes, each "
+        f"decoded once. Two processes are {mean[1]['seconds'] / mean[2]['seconds']:.2f} times as fast as one. Peak "
+        "memory: the main process and, for two, twice the largest worker.",
+        _table(("processes", "seconds", "clips a second", "peak, MB"), rows),
+    ]
+
+
+def _growth_parts(runs: Sequence[dict]) -> list[str]:
+    """The section on archives of growing size."""
+    rows = [
+        (f"{run['clips']:,}", *(f"{run[key]:.0f}" for key in ("seconds", "peak_mib", "own_mib")))
+        for run in runs
+    ]
+    text = "Clips of 0.4 s, all different, to their `compact` table, on all cores; memory is sampled."
+    if not runs:
+        return ["## A growing archive", "Left out: `pip install psutil`."]
+    head = ("clips", "seconds", "peak of all processes, MiB", "of the one that writes, MiB")
+    return ["## A growing archive", text, _table(head, rows)]
+
+
+def _ms(seconds: float, digits: int = 1) -> str:
+    return f"{1000 * seconds:.{digits}f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
+
+
+def _machine() -> str:
+    """Processor, cores and versions."""
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+    here = []
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            here.append(f"{name} {version(name)}")
+    return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(here)}"
+
+
+def figure(found: dict, path: Path) -> None:
+    """Draw both sides and the stages beside each other."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from ser_lib import plots
+
+    plots.style()
+    fig, axes = plots.plt.subplots(1, 3, figsize=(16, 4.2), width_ratios=(5, 5, 3))
+    ours = [name.startswith(("classic", "full")) for name in found["sides"]]
+    for ax, what, title, mine in (
+        (axes[0], "sides", "Both sides", ours),
+        (axes[1], "stages", "Within full", None),
+    ):
+        times = {name: 1000 * seconds for name, seconds in found[what].items()}
+        plots.plot_times(times, ours=mine, title=title, ax=ax)
+    plots.plot_growth(found["growth"], title="A growing archive", ax=axes[2])
+    fig.savefig(path)
+    plots.plt.close(fig)

@@ -1,0 +1,101 @@
+"""How the time and the memory of an extraction grow with the archive."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ser_lib import audio, corpus, tables
+from ser_lib.features import FeatureConfig
+
+CLIP_S = 0.4  # seconds of sound in each file
+RATE = 16_000  # hertz
+CONFIG = FeatureConfig("compact")
+
+
+def growth(n: int, folder: Path | None = None) -> dict[str, float]:
+    """Extract an archive of `n` different short clips, in a process of its own with an empty cache.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Recordings (as `corpus.find_audio` finds them) whose beginnings are repeated at other levels;
+        without any, a synthesised voice.
+
+    Returns
+    -------
+    dict
+        `clips, seconds, peak_mib` (the largest resident memory of all processes together, sampled) and
+        `own_mib` (of the one that writes the table).
+    """
+    with tempfile.TemporaryDirectory() as place:
+        _archive(Path(place), n, _voices(corpus.find_audio(folder)))
+        command = [sys.executable, "-m", "ser_lib.growth", place]
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return {"clips": n, **json.loads(said)}
+
+
+def _voices(folder: Path | None) -> list[np.ndarray]:
+    """Waveforms of `CLIP_S` seconds, float32 of shape (n_samples,), with a peak of 1."""
+    if folder is None:
+        time = np.arange(int(CLIP_S * RATE)) / RATE
+        found = [
+            np.sign(np.sin(2 * np.pi * hertz * time)) * np.sin(9 * time) for hertz in range(100, 300, 10)
+        ]
+    else:
+        clips, _ = corpus.listing(folder)
+        found = [audio.load(path).samples[: int(CLIP_S * RATE)] for path in clips["path"][::50]]
+    return [np.float32(y / np.abs(y).max()) for y in found]
+
+
+def _archive(folder: Path, n: int, voices: list[np.ndarray]) -> None:
+    """`n` WAV files, a thousand to a folder, and their manifest."""
+    import soundfile
+
+    lines = ["path,speaker,emotion"]
+    for i in range(n):
+        name = f"{i // 1000:04d}/{i:07d}.wav"
+        if i % 1000 == 0:
+            (folder / name).parent.mkdir()
+        level = 0.2 + 0.7 * i / n
+        soundfile.write(folder / name, level * voices[i % len(voices)], RATE, subtype="FLOAT")
+        lines.append(f"{name},{i % len(voices)},calm")
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+
+
+def _measure(folder: Path) -> dict[str, float]:
+    import psutil
+
+    own, peaks, done = psutil.Process(), np.zeros(2), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            resident = [own.memory_info().rss]
+            for process in own.children(recursive=True):
+                try:
+                    resident.append(process.memory_info().rss)
+                except psutil.NoSuchProcess:
+                    continue
+            peaks[:] = np.maximum(peaks, (sum(resident), resident[0]))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    try:
+        tables.write(folder / "clips.csv", folder / "table.parquet", CONFIG, cache_dir=folder / "cache")
+    finally:
+        done.set()
+    seconds = time.perf_counter() - started
+    watcher.join()
+    return dict(zip(("seconds", "peak_mib", "own_mib"), (seconds, *peaks / 2**20), strict=True))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(Path(sys.argv[1]))))

@@ -1,0 +1,65 @@
+"""growth: ten times the clips need no more memory."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ser_lib import growth, tables
+from ser_lib.features import FeatureConfig, feature_names
+
+CONFIG = FeatureConfig("full")
+N_FEATURES = len(feature_names(CONFIG))
+
+
+def counted(path: str, **how) -> tuple:
+    """Stands in for the reading of a file; its features are its number."""
+    number = int(Path(path).stem)
+    return (0, 0), (1.0, 16_000, 1, f"{number:064x}"), np.full(N_FEATURES, number, np.float32)
+
+
+def peak(n: int, folder: Path) -> int:
+    """Bytes held at most while a table of `n` rows is written."""
+    folder.mkdir()
+    lines = ["path,speaker,emotion", *(f"{i}.wav,a,sad" for i in range(n))]
+    (folder / "clips.csv").write_text("\n".join(lines))
+    gc.collect()
+    gc.freeze()  # collects as often as in a new process, however much earlier tests have left
+    tracemalloc.start()
+    try:
+        n_rows, problems = tables.write(
+            folder / "clips.csv", folder / "t.parquet", CONFIG, cache_dir=folder / "cache", n_jobs=1
+        )
+        found = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        gc.unfreeze()
+    assert n_rows == n
+    assert problems.empty
+    column = tables.load(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
+    assert (column == np.arange(n)).all()
+    return found
+
+
+def test_ten_times_the_rows_are_never_held(monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "_read", counted)
+    monkeypatch.setattr(tables, "GROUP", 500)
+    peak(500, tmp_path / "first")  # what is loaded once
+    small, large = (peak(n, tmp_path / str(n)) for n in (500, 5_000))
+    assert small > 500 * N_FEATURES * 4
+    assert (
+        large - small
+    ) / 4_500 < 300  # bytes a row more: its line in the listing; in the table it has 3,700
+
+
+def test_growth_is_measured_in_a_process_of_its_own(monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.delenv("SER_RAVDESS_DIR", raising=False)
+    found = growth.growth(40)
+    assert found["clips"] == 40
+    assert found["seconds"] > 0
+    assert 50 < found["own_mib"] <= found["peak_mib"] < 4_000

@@ -57,6 +57,8 @@ class Audio:
         Seconds, of the file as it came.
     source_rate, channels : int
         The file's own sample rate (hertz) and channel count.
+    audio_sha256 : str
+        `content_hash` of the file.
     """
 
     samples: np.ndarray
@@ -65,6 +67,7 @@ class Audio:
     duration_s: float
     source_rate: int
     channels: int
+    audio_sha256: str = ""
 
     def _repr_html_(self) -> str:
         from IPython.display import Audio as Player
@@ -123,13 +126,14 @@ def load(
         raise AudioError(f"{name}: silent (peak below -80 dB); check the microphone or the export")
     if peak > MAX_PEAK:
         raise AudioError(f"{name}: samples reach {peak:.3g}, full scale is 1; divide by the integer range")
+    content = content_hash(mono, rate)
     if change is not None:
-        mono = change(mono, rate, np.random.default_rng([seed, int(content_hash(raw, rate), 16)]))
+        mono = change(mono, rate, np.random.default_rng([seed, int(content, 16)]))
     samples = trim(resample(mono, rate, config.sample_rate), config)
     if len(samples) < MIN_S * config.sample_rate:
         found = len(samples) / config.sample_rate
         raise AudioError(f"{name}: {found:.2f} s of sound between silences; at least {MIN_S} s is needed")
-    return Audio(samples, config.sample_rate, Path(name).name, duration, rate, raw.shape[1])
+    return Audio(samples, config.sample_rate, Path(name).name, duration, rate, raw.shape[1], content)
 
 
 def _name_of(source: Source) -> str:
@@ -225,9 +229,10 @@ def mix_down(samples: np.ndarray) -> np.ndarray:
 
 
 def content_hash(samples: np.ndarray, rate: int) -> str:
-    """SHA-256 of the decoded, mixed-down samples and their rate: the same for a WAV and its FLAC copy."""
-    mono = np.ascontiguousarray(mix_down(samples), dtype="<f4")
-    return sha256(rate.to_bytes(4, "little") + mono.tobytes()).hexdigest()
+    """SHA-256 of mixed-down samples, shape (n_samples,), and their rate: the same for a WAV and its FLAC copy."""
+    digest = sha256(rate.to_bytes(4, "little"))
+    digest.update(np.ascontiguousarray(samples, dtype="<f4"))
+    return digest.hexdigest()
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:

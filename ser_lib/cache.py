@@ -13,21 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ser_lib.rows import Read, stamp
+
 # clip columns that need decoding
 FACTS = {"duration_s": float, "sample_rate": int, "channels": int, "audio_sha256": str}
 WAIT_S = 60.0  # seconds for another run that is writing to the same file
-
-# what was read from a file: its stamp, its FACTS and its features
-Read = tuple[tuple[int, int], tuple[float, int, int, str], np.ndarray]
-
-
-def stamp(path: str) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds; zeros if there is no such file."""
-    try:
-        about = os.stat(path)
-    except OSError:
-        return 0, 0
-    return about.st_size, about.st_mtime_ns
 
 
 class Cache:

@@ -271,7 +271,7 @@ def _facts(path: str) -> dict | str:
         "duration_s": round(len(samples) / rate, 4),
         "sample_rate": rate,
         "channels": samples.shape[1],
-        "audio_sha256": audio.content_hash(samples, rate),
+        "audio_sha256": audio.content_hash(audio.mix_down(samples), rate),
     }
 
 
@@ -322,13 +322,18 @@ def _from_manifest(path: Path) -> pd.DataFrame:
         raise CorpusError(f"{path}: line {holes[0] + 2} lacks a path, speaker or emotion")
     table = table[[name for name in CLIP_COLUMNS if name in table]].copy()
     if "clip_id" not in table:
-        table["clip_id"] = table["path"].map(lambda name: Path(name).with_suffix("").as_posix())
+        table["clip_id"] = _mapped(table["path"], lambda name: Path(name).with_suffix("").as_posix())
     if table["clip_id"].duplicated().any():
         raise CorpusError(
             f"{path}: {table['clip_id'][table['clip_id'].duplicated()].iloc[0]} is listed twice"
         )
-    table["path"] = table["path"].map(lambda name: str(path.parent / name))
+    table["path"] = _mapped(table["path"], lambda name: str(path.parent / name))
     return _complete(table.assign(corpus=table.get("corpus", pd.Series(path.stem, index=table.index))))
+
+
+def _mapped(names: pd.Series, work: Callable[[str], str]) -> pd.Series:
+    """`names.map(work)` with few Python strings in memory at a time."""
+    return pd.concat([names[i : i + LISTED].map(work) for i in range(0, max(1, len(names)), LISTED)])
 
 
 def _complete(clips: pd.DataFrame) -> pd.DataFrame:

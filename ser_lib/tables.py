@@ -8,28 +8,22 @@ a table that is too large for memory goes from the cache to its file.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 
-from ser_lib import ROOT, __version__, audio, augment, corpus
-from ser_lib.cache import FACTS, Cache, Read, stamp
-from ser_lib.errors import AudioError, CorpusError
-from ser_lib.features import FeatureConfig, extract, feature_names
+from ser_lib import ROOT, audio, augment, corpus, rows
+from ser_lib.cache import FACTS, Cache
+from ser_lib.errors import CorpusError
+from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.progress import parallel
 
 if TYPE_CHECKING:
@@ -39,36 +33,9 @@ if TYPE_CHECKING:
 CACHE = ROOT / "data" / "cache"
 SHIPPED = ROOT / "data" / "ravdess_full.parquet"
 SHIPPED_COPIES = ROOT / "data" / "ravdess_full_copies.parquet"  # of `augment.TRAINING`
-LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
 PART = 250  # clips a process, computed and kept together
 CHUNK = 4  # clips sent to a process at a time
 GROUP = 10_000  # rows written at a time; the writer keeps about 1 kB a column of each group until the end
-
-
-@functools.cache
-def _code_hash() -> str:
-    sources = (Path(__file__).with_name(f"{name}.py") for name in ("audio", "lld", "features"))
-    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-
-
-def provenance(config: FeatureConfig) -> dict:
-    """What a feature table is made by: configuration, its hash, code hash and library versions."""
-    return {
-        "config": dataclasses.asdict(config),
-        "config_hash": config.hash,
-        "code_hash": _code_hash(),
-        "ser_lib": __version__,
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
-
-
-def _key(config: FeatureConfig, change: audio.Change | None, seed: int) -> str:
-    """What finds the cached rows that are made in one way."""
-    made = provenance(config)
-    if change is not None:
-        source = Path(__file__).with_name("augment.py").read_bytes()
-        made |= {"change": repr(change), "seed": seed, "change_code": sha256(source).hexdigest()[:16]}
-    return sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def build(
@@ -136,6 +103,7 @@ def write(
             if len(table):
                 writer = writer or _writer(unfinished, table, config)
                 writer.write_table(_arrow(table, writer.schema))
+            del table  # before the next is made
         problems = pd.concat(left_out, ignore_index=True)
         if writer is None:
             raise CorpusError(f"{source}: no usable clip ({problems['problem'].iloc[0]})")
@@ -156,18 +124,27 @@ def _parts(
     seed: int = 0,
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """First everything into the cache, then from there the two tables of `build`, of `size` clips at a time."""
-    key = _key(config, change, seed)
+    key = rows.key(config, change, seed)
     names = list(feature_names(config))
     with closing(Cache(Path(cache_dir) / f"{config.name}-{key}")) as cache:
-        wrong = _fill(cache, clips, partial(_read, config=config, change=change, seed=seed, key=key), n_jobs)
+        wrong = _fill(
+            cache, clips, partial(rows.read, config=config, change=change, seed=seed, expected=key), n_jobs
+        )
         for start in range(0, max(1, len(clips)), size):
-            part = cache.known(clips.iloc[start : start + size])
-            there = cache.holds(part["audio_sha256"])
-            table, left_out = part[there].reset_index(drop=True), part[~there].reset_index(drop=True)
-            table = table.drop(columns="path").astype(FACTS)
-            values = pd.DataFrame(cache.rows(table["audio_sha256"], len(names)), columns=names)
-            told = [wrong.get(name, "changed while it was read; run it again") for name in _content(left_out)]
-            yield pd.concat([table, values], axis=1), left_out[["path"]].assign(problem=told)
+            yield _part(cache, clips.iloc[start : start + size], names, wrong)
+
+
+def _part(
+    cache: Cache, clips: pd.DataFrame, names: list[str], wrong: dict[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of `build` for clips whose rows are in the cache, where nothing is wrong with them."""
+    part = cache.known(clips)
+    there = cache.holds(part["audio_sha256"])
+    table, left_out = part[there].reset_index(drop=True), part[~there].reset_index(drop=True)
+    table = table.drop(columns="path").astype(FACTS)
+    values = pd.DataFrame(cache.rows(table["audio_sha256"], len(names)), columns=names)
+    told = [wrong.get(name, "changed while it was read; run it again") for name in _content(left_out)]
+    return pd.concat([table, values], axis=1), left_out[["path"]].assign(problem=told)
 
 
 def _fill(cache: Cache, clips: pd.DataFrame, work: Callable, n_jobs: int) -> dict[str, str]:
@@ -179,7 +156,7 @@ def _fill(cache: Cache, clips: pd.DataFrame, work: Callable, n_jobs: int) -> dic
         content = _content(part)
         todo = part["path"][~cache.holds(part["audio_sha256"]) & ~content.duplicated()]
         what = f"features {start + len(part)}/{len(clips)}"
-        read = parallel(work, todo, n_jobs=n_jobs, what=what, chunk=CHUNK, lost=_lost)
+        read = parallel(work, todo, n_jobs=n_jobs, what=what, chunk=CHUNK, lost=rows.lost)
         for name, result in zip(content[todo.index], read, strict=True):
             if isinstance(result, str):
                 wrong[name] = result
@@ -191,46 +168,6 @@ def _fill(cache: Cache, clips: pd.DataFrame, work: Callable, n_jobs: int) -> dic
 def _content(clips: pd.DataFrame) -> pd.Series:
     """What tells clips apart: their content, or the path where that is not known. Identical clips fail alike."""
     return clips["audio_sha256"].fillna(clips["path"])
-
-
-def _read(path: str, config: FeatureConfig, change: audio.Change | None, seed: int, key: str) -> Read | str:
-    """One file decoded once: its stamp, its facts and its features, or what is wrong with it."""
-    _check_worker(key, config, change, seed)
-    when, noted = stamp(path), _Noted(change)
-    try:
-        clip = audio.load(path, config.audio, change=noted, seed=seed)
-        row = np.fromiter(extract(clip, config).values(), np.float32)
-    except AudioError as error:
-        return str(error)
-    except Exception as error:  # one odd file in a million costs itself, not the run
-        return f"{path}: {error!r}"
-    return when, (round(clip.duration_s, 4), clip.source_rate, clip.channels, noted.content), row
-
-
-def _lost(path: str) -> str:
-    return f"{path}: the process that read it was ended; try the file alone, it may be damaged or too large"
-
-
-@dataclass
-class _Noted:
-    """A change, or none, that notes the content hash by which `audio.load` seeds its generator."""
-
-    change: audio.Change | None
-    content: str = ""
-
-    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
-        self.content = f"{rng.bit_generator.seed_seq.entropy[1]:064x}"
-        return y if self.change is None else self.change(y, rate, rng)
-
-
-@functools.cache
-def _check_worker(key: str, config: FeatureConfig, change: audio.Change | None, seed: int) -> None:
-    """A row is kept under the key of the process that asked for it; this one must be of the same key."""
-    if _key(config, change, seed) != key:
-        raise CorpusError(
-            f"{platform.node()}: ser_lib or a library differs from where this was started; install the same "
-            "versions there, and start again where files were edited meanwhile"
-        )
 
 
 def with_copies(
@@ -261,7 +198,7 @@ def with_copies(
 
 
 def save(table: pd.DataFrame, path: Path, config: FeatureConfig) -> None:
-    """Write a feature table as Parquet; its metadata hold `provenance(config)`."""
+    """Write a feature table as Parquet; its metadata hold `rows.provenance(config)`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _writer(path, table, config) as writer:
         writer.write_table(_arrow(table, writer.schema))
@@ -278,12 +215,12 @@ def _writer(path: Path, table: pd.DataFrame, config: FeatureConfig) -> pq.Parque
     import pyarrow.parquet as pq
 
     names = list(feature_names(config))
-    schema = _arrow(table[:0]).schema.with_metadata({"ser_lib": json.dumps(provenance(config))})
+    schema = _arrow(table[:0]).schema.with_metadata({"ser_lib": json.dumps(rows.provenance(config))})
     return pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
-        compression_level=19,
+        compression_level=3,
         use_dictionary=[name for name in table if name not in names],
         column_encoding={name: "BYTE_STREAM_SPLIT" for name in names},
     )

@@ -20,7 +20,7 @@ from pandas.testing import assert_frame_equal
 from scipy.signal import correlate, welch
 from synth import speech
 
-from ser_lib import audio, augment, corpus, features, lld, tables
+from ser_lib import audio, augment, corpus, features, lld, rows, tables
 from ser_lib.audio import AudioConfig
 from ser_lib.augment import (
     STRESS,
@@ -497,7 +497,7 @@ def test_no_change_is_the_table_as_it_was(build, tmp_path):
     first, _ = build()
     second, _ = build(change=None, seed=7)
     assert_frame_equal(first, second)
-    key = sha256(json.dumps(tables.provenance(CONFIG), sort_keys=True).encode()).hexdigest()[:16]
+    key = sha256(json.dumps(rows.provenance(CONFIG), sort_keys=True).encode()).hexdigest()[:16]
     assert folders(tmp_path) == {f"compact-{key}"}
 
 
@@ -508,9 +508,9 @@ def test_a_changed_table_is_of_the_source_of_augment(build, tmp_path, monkeypatc
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for name in ("audio", "lld", "features", "augment"):
-        source = Path(tables.__file__).with_name(f"{name}.py").read_bytes()
+        source = Path(rows.__file__).with_name(f"{name}.py").read_bytes()
         (elsewhere / f"{name}.py").write_bytes(source + b"# changed\n" * (name == "augment"))
-    monkeypatch.setattr(tables, "__file__", str(elsewhere / "tables.py"))
+    monkeypatch.setattr(rows, "__file__", str(elsewhere / "rows.py"))
     build()
     assert folders(tmp_path) == before
     build(change=Half())

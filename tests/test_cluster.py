@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 
-from ser_lib import augment, cluster, corpus, evaluate, models, tables
+from ser_lib import augment, cluster, corpus, evaluate, models, rows, tables
 from ser_lib.cli import main
 from ser_lib.errors import SerError
 from ser_lib.features import FeatureConfig, feature_names
@@ -128,7 +128,7 @@ def test_workers_that_lack_the_code_are_named_and_not_waited_for(address, tmp_pa
 
 
 def test_workers_of_other_code_are_refused(address, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_code_hash", lambda: "0123456789abcdef")
+    monkeypatch.setattr(rows, "_code_hash", lambda: "0123456789abcdef")
     with cluster.connect(address), pytest.raises(SerError, match="differs from where this was started"):
         build(tiny_corpus, tmp_path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser_lib import growth, tables
+from ser_lib import growth, rows, tables
 from ser_lib.features import FeatureConfig, feature_names
 
 CONFIG = FeatureConfig("full")
@@ -64,7 +64,7 @@ def test_growth_is_measured_in_a_process_of_its_own(monkeypatch):
 
 
 if __name__ == "__main__":
-    tables._read, tables.GROUP = counted, 500
+    rows.read, tables.GROUP = counted, 500
     with tempfile.TemporaryDirectory() as place:
         peak(500, Path(place) / "first")  # what is loaded once
         print(json.dumps([peak(n, Path(place) / str(n)) for n in (500, 5_000)]))

@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 from synth import speech
 
-from ser_lib import audio, augment, corpus, features, guard, tables
+from ser_lib import audio, augment, corpus, features, guard, rows, tables
 from ser_lib.audio import AudioConfig
 from ser_lib.cache import Cache
 from ser_lib.corpus import CLIP_COLUMNS
@@ -65,7 +65,7 @@ def extracted(monkeypatch) -> list[str]:
         names.append(clip.name)
         return features.extract(clip, config)
 
-    monkeypatch.setattr(tables, "extract", recording)
+    monkeypatch.setattr(rows, "extract", recording)
     return names
 
 
@@ -147,27 +147,27 @@ def test_nothing_stale_is_used(folder, build, extracted, monkeypatch, tmp_path, 
     if what == "configuration":
         config = FeatureConfig("compact", audio=AudioConfig(trim_db=None))
     elif what == "code":
-        monkeypatch.setattr(tables, "_code_hash", lambda: "0123456789abcdef")
+        monkeypatch.setattr(rows, "_code_hash", lambda: "0123456789abcdef")
     else:
-        version = tables.version
-        monkeypatch.setattr(tables, "version", lambda name: "0.0" if name == "soxr" else version(name))
+        version = rows.version
+        monkeypatch.setattr(rows, "version", lambda name: "0.0" if name == "soxr" else version(name))
     build(clips, config=config)
     assert len(extracted) == 5
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_the_code_hash_covers_what_computes(monkeypatch, tmp_path):
-    here = Path(tables.__file__)
+    here = Path(rows.__file__)
     for name in ("audio", "lld", "features"):
         (tmp_path / f"{name}.py").write_bytes(here.with_name(f"{name}.py").read_bytes())
-    monkeypatch.setattr(tables, "__file__", str(tmp_path / "tables.py"))
-    hashes = {tables._code_hash.__wrapped__()}
+    monkeypatch.setattr(rows, "__file__", str(tmp_path / "rows.py"))
+    hashes = {rows._code_hash.__wrapped__()}
     for name in ("audio", "lld", "features"):
         with (tmp_path / f"{name}.py").open("a") as file:
             file.write("# changed\n")
-        hashes.add(tables._code_hash.__wrapped__())
+        hashes.add(rows._code_hash.__wrapped__())
     assert len(hashes) == 4
-    assert tables._code_hash() in hashes
+    assert rows._code_hash() in hashes
 
 
 # --- what goes wrong -------------------------------------------------------------------------------
@@ -202,18 +202,18 @@ def test_nothing_but_silence_is_an_empty_table(folder, build):
 
 def test_an_interrupted_build_goes_on_where_it_was(folder, build, extracted, monkeypatch):
     monkeypatch.setattr(tables, "PART", 2)
-    recording = tables.extract
+    recording = rows.extract
 
     def interrupted(clip, config):
         if len(extracted) == 3:
             raise KeyboardInterrupt
         return recording(clip, config)
 
-    monkeypatch.setattr(tables, "extract", interrupted)
+    monkeypatch.setattr(rows, "extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(read(folder))
     assert extracted == ["0.wav", "1.wav", "2.wav"]
-    monkeypatch.setattr(tables, "extract", recording)
+    monkeypatch.setattr(rows, "extract", recording)
     extracted.clear()
     table, _ = build(read(folder))
     assert extracted == ["2.wav", "3.wav", "4.wav"]  # the part that was whole is kept
@@ -332,7 +332,7 @@ def test_a_defect_in_one_clip_costs_that_clip(folder, build, monkeypatch):
             raise ZeroDivisionError("no frames")
         return features.extract(clip, config)
 
-    monkeypatch.setattr(tables, "extract", fails)
+    monkeypatch.setattr(rows, "extract", fails)
     table, problems = build(read(folder))
     assert len(table) == 4
     assert problems["problem"].item() == f"{folder / '2.wav'}: ZeroDivisionError('no frames')"
@@ -419,7 +419,7 @@ def test_a_table_that_cannot_be_written_leaves_the_last_one(folder, tmp_path, mo
 def test_a_saved_table_says_how_it_was_made(table, tmp_path):
     tables.save(table, tmp_path / "table.parquet", CONFIG)
     made = json.loads(pq.read_schema(tmp_path / "table.parquet").metadata[b"ser_lib"])
-    assert made == json.loads(json.dumps(tables.provenance(CONFIG)))
+    assert made == json.loads(json.dumps(rows.provenance(CONFIG)))
     assert made["config_hash"] == CONFIG.hash
     assert FeatureConfig(**made["config"] | {"audio": AudioConfig(**made["config"]["audio"])}) == CONFIG
     assert set(made["libraries"]) >= {"numpy", "scipy", "soxr"}

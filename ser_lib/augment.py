@@ -329,6 +329,9 @@ class Microphone(Change):
         return Chain((*changes, Gain(rng.uniform(-20, 10))))(y, rate, rng)
 
 
+# Other voices for training folds: tempo, pitch and formants by an eighth, either way.
+SPEEDS: tuple[Change, ...] = (Speed(0.88), Speed(1.12))
+
 # What the served model is trained with, beside the clips as they were recorded.
 TRAINING: tuple[Change, ...] = (Microphone(0), Microphone(1))
 

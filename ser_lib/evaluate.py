@@ -13,9 +13,12 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Memory
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import ParameterGrid
@@ -112,26 +115,32 @@ class Job:
 
 
 def _arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {"x": table[feature_columns(table)].to_numpy(np.float32), "y": table["emotion"].to_numpy()}
+    x = table[feature_columns(table)].to_numpy(np.float32)
+    return {"x": x, "y": table["emotion"].to_numpy(object), "speakers": table["speaker"].to_numpy(object)}
 
 
-def _fitted(job: Job, x: np.ndarray, y: np.ndarray):
+def _fitted(job: Job, x: np.ndarray, y: np.ndarray, speakers: np.ndarray):
     model = models.make(job.model, seed=job.seed, **job.parameters)
+    name, last = model.steps[-1]
+    stops_early = {f"{name}__speakers": speakers[job.train]} if getattr(last, "held", 0) else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is the regulariser
         warnings.filterwarnings("ignore", "n_quantiles|Got `batch_size`")  # fewer clips than either
-        return model.fit(x[job.train], y[job.train])
+        return model.fit(x[job.train], y[job.train], **stops_early)
 
 
-def _heard(job: Job, *, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _heard(job: Job, **arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The model's classes and their probabilities for the tested rows."""
-    model = _fitted(job, x, y)
-    return model.classes_, model.predict_proba(x[job.test])
+    model = _fitted(job, **arrays)
+    return model.classes_, model.predict_proba(arrays["x"][job.test])
 
 
-def _predictions(table: pd.DataFrame, jobs: list[Job], protocol: str, *, n_jobs: int, what: str) -> list:
+def _predictions(
+    table: pd.DataFrame, jobs: list[Job], protocol: str, *, n_jobs: int, what: str, keep: Path | None = None
+) -> list:
     """A predictions table a job."""
-    parts = parallel(partial(_heard, **_arrays(table)), jobs, n_jobs=n_jobs, what=what)
+    work = _heard if keep is None else Memory(keep / _code_hash(), verbose=0).cache(_heard)
+    parts = parallel(partial(work, **_arrays(table)), jobs, n_jobs=n_jobs, what=what)
     clips, found = table[["clip_id", "speaker", "emotion"]], []
     for job, (classes, p) in zip(jobs, parts, strict=True):
         scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
@@ -145,6 +154,12 @@ def _stack(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """One table; an emotion that a fold never heard has probability 0."""
     whole = pd.concat(parts, ignore_index=True)
     return whole.fillna({name: 0 for name in whole if name.startswith("p_")})
+
+
+def _code_hash() -> str:
+    """Of what a fit depends on beside its data."""
+    sources = (Path(__file__).with_name(f"{name}.py") for name in ("models", "sequence"))
+    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 def _chosen(chosen: pd.DataFrame | None) -> dict[tuple[str, int], dict]:
@@ -163,6 +178,7 @@ def out_of_fold(
     seeds: Sequence[int] = (0,),
     chosen: pd.DataFrame | None = None,
     guarded: bool = True,
+    keep: Path | None = None,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
     """Predict every tested clip with every model, each time trained on the other folds.
@@ -180,6 +196,8 @@ def out_of_fold(
         parameters instead of the defaults.
     guarded : bool
         As `splits.sides`.
+    keep : Path, optional
+        A folder where what each fit has predicted is kept, so that a run that was stopped goes on there.
 
     Returns
     -------
@@ -194,12 +212,53 @@ def out_of_fold(
         for seed in seeds
         for fold, (train, test) in folds[seed].items()
     ]
-    return _stack(_predictions(table, jobs, protocol, n_jobs=n_jobs, what=f"{protocol} folds"))
+    return _stack(_predictions(table, jobs, protocol, n_jobs=n_jobs, what=f"{protocol} folds", keep=keep))
 
 
 def predict(table: pd.DataFrame, jobs: Sequence[Job], protocol: str, *, n_jobs: int = -1) -> pd.DataFrame:
     """The predictions table of jobs whose rows were chosen, and guarded, by the caller."""
     return _stack(_predictions(table, list(jobs), protocol, n_jobs=n_jobs, what=protocol))
+
+
+def averaged(parts: Iterable[pd.DataFrame], name: str) -> pd.DataFrame:
+    """One prediction a clip from several models: their mean log-probability, each part counting the same.
+
+    Parameters
+    ----------
+    parts : iterable of DataFrame
+        Predictions tables of the same clips, protocol and folds; in a part, all models and seeds count the same.
+    name : str
+        Of the average, as a model.
+
+    Returns
+    -------
+    DataFrame
+        A predictions table of the first part's clips, with seed 0.
+
+    Raises
+    ------
+    SerError
+        The parts are not of the same clips, folds and emotions.
+    """
+    parts = list(parts)
+    about = parts[0].drop_duplicates("clip_id").set_index("clip_id")
+    scores = [column for column in about if column.startswith("p_")]
+    total = np.zeros((len(about), len(scores)))
+    for part in parts:
+        folds = part.drop_duplicates("clip_id").set_index("clip_id")["fold"]
+        if not folds.reindex(about.index).eq(about["fold"]).all() or len(folds) != len(about):
+            raise SerError(f"{name}: predictions of other clips or folds cannot be averaged")
+        if missing := set(scores) ^ {column for column in part if column.startswith("p_")}:
+            raise SerError(f"{name}: predictions of other emotions cannot be averaged ({', '.join(missing)})")
+        logs = np.log(part[scores].clip(lower=1e-6)).groupby(part["clip_id"]).mean()
+        total += logs.loc[about.index].to_numpy() / len(parts)
+    p = np.exp(total - total.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    labels = np.array([column.removeprefix("p_") for column in scores], dtype=object)
+    said = {"model": name, "seed": 0, "predicted": labels[p.argmax(axis=1)]}
+    return about.assign(**said, **dict(zip(scores, p.astype(np.float32).T, strict=True))).reset_index()[
+        list(parts[0].columns)
+    ]
 
 
 def inner_predictions(
@@ -278,8 +337,9 @@ def search(
     return means.loc[best].reset_index(drop=True)
 
 
-def _inner_uar(job: Job, *, x: np.ndarray, y: np.ndarray) -> float:
-    classes, p = _heard(job, x=x, y=y)
+def _inner_uar(job: Job, **arrays: np.ndarray) -> float:
+    classes, p = _heard(job, **arrays)
+    y = arrays["y"]
     counts = confusion_matrix(y[job.test], classes[p.argmax(axis=1)], labels=np.unique(y))
     return float(metrics.from_counts(counts, "uar"))
 
@@ -355,9 +415,9 @@ def importance(
     return pd.DataFrame(lost, index=list(dict.fromkeys(families)))
 
 
-def _shuffled_counts(job: Job, *, x, y, families, emotions, repeats: int) -> np.ndarray:
+def _shuffled_counts(job: Job, *, x, y, speakers, families, emotions, repeats: int) -> np.ndarray:
     """Confusion counts, shape (1 + n_families, repeats, n_labels, n_labels); the first is unshuffled."""
-    model = _fitted(job, x, y)
+    model = _fitted(job, x, y, speakers)
     rng = np.random.default_rng(job.seed)
     code = {label: i for i, label in enumerate(emotions)}
     true = np.array([code[label] for label in y[job.test]])

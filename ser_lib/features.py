@@ -3,6 +3,9 @@
 Three sets: `classic` (the field's tutorial set, 180 columns, equal to librosa's own functions),
 `compact` (105 columns) and `full` (the default: one STFT shared by all descriptors, several
 functionals each). Values are float32 and finite for every clip that `audio.load` accepts.
+
+Two more hold the frames themselves, for `ser_lib.sequence`: `logmel` and `mfcc`, one frame's values after
+another's, NaN after the end of the clip; what is longer is cut.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from ser_lib.audio import Audio, AudioConfig
 from ser_lib.errors import SerError
 
 SETS = ("classic", "compact", "full")
+FRAMES = {"logmel": (160, 64), "mfcc": (173, 40)}  # frames and values a frame
 COMPACT_S = 3.5  # seconds of sound that the compact set hears
 FUNCTIONALS = ("mean", "std", "p05", "p50", "p95", "skew", "slope", "bend", "dmean", "dstd")
 
@@ -29,7 +33,7 @@ FUNCTIONALS = ("mean", "std", "p05", "p50", "p95", "skew", "slope", "bend", "dme
 class FeatureConfig:
     """Everything that decides the value of a feature; its hash names a table."""
 
-    name: str = "full"  # one of SETS
+    name: str = "full"  # one of SETS or FRAMES
     audio: AudioConfig = field(default_factory=AudioConfig)
     n_fft: int = 400  # samples (25 ms), full only; classic and compact use librosa's 2048
     hop: int = 160  # samples (10 ms), full only; classic and compact use librosa's 512
@@ -37,8 +41,10 @@ class FeatureConfig:
     n_mels: int = 40  # full only
 
     def __post_init__(self):
-        if self.name not in SETS:
-            raise SerError(f"feature set {self.name!r} is unknown; choose one of {', '.join(SETS)}")
+        if self.name not in (*SETS, *FRAMES):
+            raise SerError(
+                f"feature set {self.name!r} is unknown; choose one of {', '.join((*SETS, *FRAMES))}"
+            )
 
     @property
     def hash(self) -> str:
@@ -60,7 +66,9 @@ def extract(clip: Audio, config: FeatureConfig = FeatureConfig()) -> dict[str, f
     rate = config.audio.sample_rate
     if clip.sample_rate != rate:
         raise SerError(f"{clip.name}: sample rate {clip.sample_rate} Hz, the features expect {rate} Hz")
-    compute = {"classic": _classic, "compact": _compact, "full": _full}[config.name]
+    compute = {
+        "classic": _classic, "compact": _compact, "full": _full, "logmel": _logmel, "mfcc": _mfcc
+    }[config.name]  # fmt: skip
     row = compute(clip.samples, rate, config)
     return dict(zip(row, _rounded(np.fromiter(row.values(), np.float32)).tolist(), strict=True))
 
@@ -129,6 +137,32 @@ def _compact(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float
         row |= {f"{name}_mean": float(values.mean()), f"{name}_std": float(values.std())}
     chroma = lld.chroma(spectrum, lld.chroma_filters(rate, 2048))
     return row | _numbered("chroma", chroma.mean(axis=0), "_mean")
+
+
+def _logmel(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
+    """64 mel bands in decibels every 20 ms, of the first 3.2 s of sound."""
+    n_fft, hop = rate // 25, rate // 50
+    power = np.square(lld.magnitudes(y, n_fft=n_fft, hop=hop))
+    return _framewise("logmel", lld.power_db(power @ lld.mel_filters(rate, n_fft, 64), top_db=None))
+
+
+def _mfcc(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
+    """40 MFCC every 23 ms, of the first 4 s of sound: the frames that tutorials have at 22,050 Hz."""
+    hop = round(rate * 512 / 22_050)
+    power = np.square(lld.magnitudes(y, n_fft=4 * hop, hop=hop, center=True))
+    return _framewise("mfcc", lld.cepstrum(lld.power_db(power @ lld.mel_filters(rate, 4 * hop, 128)), 40))
+
+
+def _framewise(name: str, values: np.ndarray) -> dict[str, float]:
+    shape = FRAMES[name]
+    row = np.full(shape, np.nan, np.float32)
+    row[: len(values)] = values[: len(row)]
+    return dict(zip(_frame_names(name, shape), row.ravel().tolist(), strict=True))
+
+
+@cache
+def _frame_names(name: str, shape: tuple[int, int]) -> list[str]:
+    return [f"{name}_{t:03d}_{i:02d}" for t in range(1, 1 + shape[0]) for i in range(1, 1 + shape[1])]
 
 
 def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:

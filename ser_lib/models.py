@@ -21,7 +21,12 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from ser_lib.errors import SerError
 
-MODELS = ("mlp", "xgboost", "mlp300", "logistic", "majority")
+MODELS = ("mlp", "xgboost", "mlp300", "logistic", "whitened", "majority")
+NETWORKS = {
+    "rescnn": "logmel",
+    "cnn_bilstm": "mfcc",
+    "dense": "compact",
+}  # and their features; see `sequence`
 
 # What `evaluate.search` tries, by model: parameters of the pipeline that `make` returns. The defaults
 # below are what it chose most often over the outer folds of eight emotions (reports/03_eight_search-True).
@@ -121,10 +126,11 @@ def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:
 
     Parameters
     ----------
-    name : one of MODELS
+    name : one of MODELS or NETWORKS
         ``mlp`` and ``xgboost``: the two that are compared. ``mlp300``: the field's usual network, one
         hidden layer of 300 ReLU units with Adam on standardised features. ``logistic`` and
-        ``majority``: the floor.
+        ``majority``: the floor. ``whitened``: logistic regression after the steps of ``mlp``, close to
+        linear discriminant analysis. Those of NETWORKS hear frames, see `sequence`.
     seed : int
         Of the weights' start and of all sampling.
     **parameters
@@ -133,15 +139,17 @@ def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:
     Raises
     ------
     SerError
-        The name is unknown.
+        The name is unknown, or PyTorch is not installed.
 
     Examples
     --------
     >>> make("logistic").steps[-1][0]
     'logisticregression'
     """
+    if name in NETWORKS:
+        return _network(name, seed).set_params(**parameters)
     if name not in _MAKERS:
-        raise SerError(f"model {name!r} is unknown; choose of {', '.join(MODELS)}")
+        raise SerError(f"model {name!r} is unknown; choose of {', '.join((*MODELS, *NETWORKS))}")
     return _MAKERS[name](seed).set_params(**parameters)
 
 
@@ -171,8 +179,33 @@ def _logistic(seed: int) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
 
 
+def _whitened(seed: int) -> Pipeline:
+    regression = LogisticRegression(C=0.003, class_weight="balanced", max_iter=1000)
+    return make_pipeline(to_normal(), WithinClassWhitening(), regression)
+
+
 def _majority(seed: int) -> Pipeline:
     return make_pipeline(DummyClassifier(strategy="prior"))
 
 
-_MAKERS = {"mlp": _mlp, "xgboost": _xgboost, "mlp300": _mlp300, "logistic": _logistic, "majority": _majority}
+def _network(name: str, seed: int) -> Pipeline:
+    try:
+        from ser_lib import sequence
+    except ImportError as error:
+        raise SerError(
+            f"{name}: PyTorch is not installed; `pip install 'ser_lib[deep]'` brings it"
+        ) from error
+    if name == "rescnn":
+        return make_pipeline(sequence.ResidualCNN(seed=seed))
+    kind = {"cnn_bilstm": sequence.CNNBiLSTM, "dense": sequence.Dense}[name]
+    return make_pipeline(kind(steps=2000, batch=32, rate=1e-3, held=0.2, seed=seed))
+
+
+_MAKERS = {
+    "mlp": _mlp,
+    "xgboost": _xgboost,
+    "mlp300": _mlp300,
+    "logistic": _logistic,
+    "whitened": _whitened,
+    "majority": _majority,
+}

@@ -32,6 +32,7 @@ class Run:
     name: str  # of its folder in reports/
     notebook: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    on_request: bool = False  # only where its notebook is named
 
 
 # What `make reports` runs, in this order: later ones read what earlier ones left.
@@ -43,6 +44,7 @@ RUNS = (
     Run("04_choose_and_export", "04_choose_and_export"),
     Run("05_leakage_audit", "05_leakage_audit"),
     Run("06_stress_and_transfer", "06_stress_and_transfer"),
+    Run("07_sequence_models", "07_sequence_models", on_request=True),
 )
 
 
@@ -54,7 +56,8 @@ def plan(
     Parameters
     ----------
     notebooks : sequence of str
-        Run or notebook names, or their beginnings ("03", "03_four"); all of `RUNS` if empty.
+        Run or notebook names, or their beginnings ("03", "03_four"); all of `RUNS` but those `on_request`
+        if empty.
     given : mapping of str to str
         Parameters as typed; they replace those of `RUNS`, and the run gets a folder of its own. A
         notebook that `RUNS` holds several times is run once where `given` sets what they differ in.
@@ -74,7 +77,8 @@ def plan(
     chosen = [
         run
         for run in RUNS
-        if not notebooks or any(run.name.startswith(n) or run.notebook.startswith(n) for n in notebooks)
+        if (not notebooks and not run.on_request)
+        or any(run.name.startswith(n) or run.notebook.startswith(n) for n in notebooks)
     ]
     for run in chosen:
         check_names(run.notebook, list(given))

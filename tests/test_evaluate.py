@@ -43,6 +43,42 @@ def table() -> pd.DataFrame:
     return synthetic()
 
 
+# --- averages --------------------------------------------------------------------------------------
+
+
+def said(model: str, seed: int, p_calm: list[float]) -> pd.DataFrame:
+    ids = [f"c{i}" for i in range(len(p_calm))]
+    about = {"clip_id": ids, "speaker": "01", "protocol": "actors5", "fold": 0, "model": model, "seed": seed}
+    p = np.array(p_calm, np.float32)
+    guess = np.where(p > 0.5, "calm", "sad")
+    return pd.DataFrame(about | {"emotion": "calm", "predicted": guess, "p_calm": p, "p_sad": 1 - p})
+
+
+def test_an_average_is_the_mean_of_log_probabilities_each_part_the_same():
+    three_seeds = pd.concat([said("net", seed, [0.9, 0.2]) for seed in range(3)])
+    one = said("log", 0, [0.3, 0.4])
+    found = evaluate.averaged([three_seeds, one.iloc[::-1]], "both")
+    odds = np.sqrt([0.9 / 0.1 * 0.3 / 0.7, 0.2 / 0.8 * 0.4 / 0.6])
+    np.testing.assert_allclose(found["p_calm"], odds / (1 + odds), rtol=1e-5)
+    assert list(found["predicted"]) == ["calm", "sad"]
+    assert list(found["model"].unique()) == ["both"]
+    assert list(found.columns) == list(one.columns)
+    assert list(found["clip_id"]) == ["c0", "c1"]
+
+
+@pytest.mark.parametrize("what", ["clips", "folds", "emotions"])
+def test_what_does_not_fit_together_is_not_averaged(what):
+    one, other = said("a", 0, [0.9, 0.2]), said("b", 0, [0.3, 0.4])
+    if what == "clips":
+        other = other.iloc[:1]
+    elif what == "folds":
+        other["fold"] = 1
+    else:
+        other = other.rename(columns={"p_sad": "p_angry"})
+    with pytest.raises(SerError, match="cannot be averaged"):
+        evaluate.averaged([one, other], "both")
+
+
 class Recorder(ClassifierMixin, BaseEstimator):
     """Notes the rows that it is fitted on and asked about; `right` decides how good it is."""
 

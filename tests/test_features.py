@@ -19,7 +19,16 @@ from ser_lib import ROOT, audio, features, lld
 from ser_lib.audio import Audio, AudioConfig
 from ser_lib.corpus import SUFFIXES
 from ser_lib.errors import SerError
-from ser_lib.features import COMPACT_S, FUNCTIONALS, SETS, FeatureConfig, extract, family, feature_names
+from ser_lib.features import (
+    COMPACT_S,
+    FRAMES,
+    FUNCTIONALS,
+    SETS,
+    FeatureConfig,
+    extract,
+    family,
+    feature_names,
+)
 
 RATE = 16_000
 TIME = np.arange(RATE) / RATE
@@ -111,6 +120,19 @@ def test_classic_equals_librosa_on_real_speech(ravdess):
     clips = sorted(path for path in ravdess.rglob("03-01-*") if path.suffix in SUFFIXES)
     for path in clips[7 :: len(clips) // 3][:3]:
         assert_classic_is_librosa(audio.load(path).samples)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.7, 6.0])
+def test_frames_equal_librosa(seconds):
+    y = np.resize(speech("surprised", 6), int(seconds * RATE))
+    power = np.abs(librosa.stft(y, n_fft=640, hop_length=320, center=False)) ** 2
+    mel = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=RATE, n_mels=64), top_db=None).T
+    mfcc = librosa.feature.mfcc(y=y, sr=RATE, n_mfcc=40, n_fft=4 * 372, hop_length=372).T
+    for name, theirs in (("logmel", mel), ("mfcc", mfcc)):
+        row = np.array(list(extract(clip_of(y), FeatureConfig(name)).values())).reshape(FRAMES[name])
+        n = min(len(theirs), len(row))  # what is longer is cut
+        assert_allclose(row[:n], theirs[:n], rtol=1e-3, atol=2e-2)
+        assert np.isnan(row[n:]).all()
 
 
 def test_compact_equals_librosa():

@@ -27,7 +27,7 @@ from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.models import MODELS, Balanced, WithinClassWhitening, make
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
-DETERMINISTIC = ("logistic", "majority")
+DETERMINISTIC = ("logistic", "whitened", "majority")
 
 
 @pytest.fixture(scope="module")

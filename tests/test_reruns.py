@@ -25,6 +25,10 @@ def test_the_whole_plan_is_the_main_job():
     ]
 
 
+def test_a_long_notebook_runs_where_it_is_named():
+    assert [run.name for run in reruns.plan(["07"])] == ["07_sequence_models"]
+
+
 def test_a_parameter_that_tells_two_runs_apart_makes_one_run():
     (run,) = reruns.plan(["03"], {"emotions": "calm,happy", "protocol": "loso"})
     assert dict(run.parameters) == {"emotions": "calm,happy", "protocol": "loso"}

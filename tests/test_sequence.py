@@ -1,0 +1,152 @@
+"""sequence: networks as estimators, and notebook 07 at smoke size. Needs PyTorch."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip(
+    "torch", reason="PyTorch is not installed: `pip install 'ser_lib[deep]'` to run this test"
+)
+
+import torch
+
+from ser_lib import evaluate, models, reruns, sequence, tables
+from ser_lib.features import FRAMES, FeatureConfig, feature_names
+
+RNG = np.random.default_rng(0)
+EVERY_NETWORK = pytest.mark.parametrize("name", models.NETWORKS)
+
+
+def make(name: str, **parameters):
+    step = models.make(name).steps[-1][0]
+    return models.make(name, **{f"{step}__{key}": value for key, value in parameters.items()})
+
+
+def clips(name: str, n: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a network's features, louder in the band or column of their class, of different lengths."""
+    shape = FRAMES.get(models.NETWORKS[name], (1, 105))
+    y = np.array(["calm", "sad", "happy"])[np.arange(n) % 3]
+    x = RNG.normal(-40, 5, (n, *shape)).astype(np.float32)
+    for i in range(n):
+        x[i, :, 8 + 12 * (i % 3) : 16 + 12 * (i % 3)] += 15
+        if shape[0] > 1:
+            x[i, 30 + i :] = np.nan
+    return x.reshape(n, -1), y
+
+
+@EVERY_NETWORK
+def test_it_learns_and_gives_probabilities(name):
+    x, y = clips(name)
+    model = make(name, steps=60, held=0).fit(x, y)
+    p = model.predict_proba(x)
+    assert p.shape == (48, 3)
+    assert np.allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert list(model.classes_) == ["calm", "happy", "sad"]
+    assert (model.predict(x) == y).mean() > 0.9
+
+
+@EVERY_NETWORK
+def test_a_seed_gives_the_same_network_again_and_another_seed_another(name):
+    x, y = clips(name)
+    first, again, other = (
+        models.make(
+            name, seed=seed, **{f"{models.make(name).steps[-1][0]}__{k}": v for k, v in small.items()}
+        )
+        .fit(x, y)
+        .predict_proba(x)
+        for seed in (3, 3, 4)
+        for small in [{"steps": 12, "held": 0}]
+    )
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_fitting_leaves_the_generator_and_the_threads_of_torch_alone():
+    x, y = clips("dense")
+    torch.manual_seed(5)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    make("dense", steps=12, held=0).fit(x, y)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+@EVERY_NETWORK
+def test_a_clip_is_heard_alike_alone_and_among_longer_ones(name):
+    x, y = clips(name)
+    model = make(name, steps=12, held=0).fit(x, y)
+    together = model.predict_proba(x)
+    alone = np.concatenate([model.predict_proba(row[None]) for row in x])
+    assert np.abs(alone - together).max() < 1e-5
+
+
+@EVERY_NETWORK
+def test_it_survives_a_pickle(name):
+    x, y = clips(name)
+    model = make(name, steps=12, held=0).fit(x, y)
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict_proba(x), model.predict_proba(x))
+
+
+def test_early_stopping_keeps_speakers_apart():
+    x, y = clips("dense", 60)
+    speakers = np.repeat(list("abcdefghij"), 6)
+    name = models.make("dense").steps[-1][0]
+    model = make("dense", steps=40, held=0.3).fit(x, y, **{f"{name}__speakers": speakers})
+    assert len(model[-1].heard_) == 20
+    chosen = np.random.default_rng(0).permutation(np.unique(speakers))[:3]
+    strange = x.copy()
+    strange[np.isin(speakers, chosen)] = 0  # they say nothing any more: any moment is as good
+    other = make("dense", steps=40, held=0.3).fit(strange, y, **{f"{name}__speakers": speakers})
+    assert other[-1].heard_ != model[-1].heard_
+
+
+def test_another_voice_keeps_bands_and_numbers():
+    x = RNG.normal(-40, 5, (90, 64)).astype(np.float32)
+    lengths = set()
+    for seed in range(50):
+        y = sequence._other_voice(x, np.random.default_rng(seed), x.mean(axis=0))
+        assert y.shape[1] == 64
+        assert np.isfinite(y).all()
+        lengths.add(len(y))
+    assert min(lengths) < 85 < 95 < max(lengths)
+
+
+def test_the_dense_network_is_as_large_as_published():
+    network = sequence._Dense(105, 7)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(230_800, rel=0.01)
+
+
+def test_what_was_fitted_is_not_fitted_again(tiny_corpus, tmp_path, monkeypatch):
+    table = tables.get(tiny_corpus, "compact").table
+    chosen = pd.DataFrame(
+        [("dense", fold, json.dumps({"dense__steps": 10})) for fold in range(5)],
+        columns=["model", "fold", "parameters"],
+    )
+    how = {"chosen": chosen, "keep": tmp_path, "n_jobs": 1}
+    first = evaluate.out_of_fold(table, ["dense"], **how)
+    monkeypatch.setattr(evaluate, "_fitted", None)
+    pd.testing.assert_frame_equal(evaluate.out_of_fold(table, ["dense"], **how), first)
+    with pytest.raises(TypeError):
+        evaluate.out_of_fold(table, ["dense"], seeds=[1], **how)
+
+
+def test_frames_after_the_end_are_nan(tiny_corpus):
+    for name in FRAMES:
+        table = tables.get(tiny_corpus, name).table
+        values = table[list(feature_names(FeatureConfig(name)))].to_numpy().reshape(len(table), *FRAMES[name])
+        heard = ~np.isnan(values).any(axis=2)
+        assert np.isnan(values).all(axis=2).sum() + heard.sum() == heard.size
+        assert (np.diff(heard.astype(int), axis=1) <= 0).all()  # no frame after the end
+        assert heard.any(axis=1).all()
+
+
+def test_the_notebook_runs_at_smoke_size(tiny_corpus, tmp_path):
+    given = {"corpus": str(tiny_corpus), "budget": "smoke", "seeds": "0", "classical": "logistic"}
+    (run,) = reruns.plan(["07"], given)
+    folder = reruns.execute(run, tmp_path)
+    scores = pd.DataFrame(json.loads((folder / "metrics.json").read_text())["results"])
+    assert {"rescnn", "cnn_bilstm", "dense", "functionals", "stack"} <= set(scores["model"].dropna())

@@ -16,6 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+
+from ser_lib import plots
 
 LIBRARIES = ("numpy", "scipy", "soundfile", "soxr", "librosa", "opensmile", "scikit-learn")
 ASKED = (  # ours, the other side, at most this share of its time
@@ -131,20 +134,44 @@ def _machine() -> str:
 
 def figure(found: dict, path: Path) -> None:
     """Draw both sides and the stages beside each other."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from ser_lib import plots
-
+    plots.plt.switch_backend("agg")
     plots.style()
     fig, axes = plots.plt.subplots(1, 3, figsize=(16, 4.2), width_ratios=(5, 5, 3))
     ours = [name.startswith(("classic", "full")) for name in found["sides"]]
     for ax, what, title, mine in (
         (axes[0], "sides", "Both sides", ours),
-        (axes[1], "stages", "Within full", None),
+        (axes[1], "stages", "Within full", [True] * len(found["stages"])),
     ):
         times = {name: 1000 * seconds for name, seconds in found[what].items()}
-        plots.plot_times(times, ours=mine, title=title, ax=ax)
-    plots.plot_growth(found["growth"], title="A growing archive", ax=axes[2])
+        _draw_times(ax, times, mine, title=title)
+    _draw_growth(axes[2], found["growth"], title="A growing archive")
     fig.savefig(path)
     plots.plt.close(fig)
+
+
+def _draw_times(ax: Axes, times: dict[str, float], ours: Sequence[bool], *, title: str) -> None:
+    """One bar a name, with its number of milliseconds; what is ours in the network's colour, the rest grey."""
+    shades = [plots.MODEL_COLOURS["mlp"] if mine else plots.MODEL_COLOURS["majority"] for mine in ours]
+    bars = ax.barh(list(times), list(times.values()), color=shades, height=0.7)
+    ax.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.set(xlabel="milliseconds a clip", title=title)
+    ax.grid(axis="y", visible=False)
+
+
+def _draw_growth(ax: Axes, runs: Sequence[dict], *, title: str) -> None:
+    """Seconds (left) and peak memory (right) over the number of clips."""
+    clips = [run["clips"] for run in runs]
+    ax.loglog(
+        clips, [run["seconds"] for run in runs], "o-", color=plots.MODEL_COLOURS["mlp"], label="seconds"
+    )
+    other = ax.twinx()
+    memory = [run["peak_mib"] for run in runs]
+    other.plot(clips, memory, "s--", color=plots.MODEL_COLOURS["xgboost"], label="peak memory, MiB")
+    other.set_ylim(0, 1.5 * max(memory, default=1))
+    other.grid(visible=False)
+    ax.set(xlabel="clips", ylabel="seconds", title=title)
+    other.set_ylabel("MiB")
+    handles = [line for axis in (ax, other) for line in axis.get_lines()]
+    ax.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")

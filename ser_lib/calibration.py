@@ -112,11 +112,6 @@ def risk_coverage(p: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(curve).reset_index()[["coverage", "risk", "threshold"]]
 
 
-def risk_area(curve: pd.DataFrame) -> float:
-    """The mean risk over all coverages of a `risk_coverage` curve; 0 is best. Source: Geifman et al. (2019)."""
-    return float((curve["risk"] * np.diff(curve["coverage"], prepend=0)).sum())
-
-
 def abstain_threshold(p: np.ndarray, correct: np.ndarray, *, accuracy: float) -> float:
     """The smallest confidence at which the clips that are kept are right as often as `accuracy`.
 

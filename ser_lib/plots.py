@@ -26,6 +26,7 @@ PALETTE = {
 }
 MODEL_COLOURS = {
     "mlp": "#1f5f8b", "xgboost": "#d9772b", "mlp300": "#7aa6c2", "logistic": "#7d7d7d", "majority": "#c4c4c4",
+    "whitened": "#5d8a94", "rescnn": "#7b4fa3", "cnn_bilstm": "#a68bbf", "dense": "#c3b1d1",
 }  # fmt: skip
 
 
@@ -167,14 +168,14 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
     Parameters
     ----------
     scores : DataFrame
-        `model, protocol, value, low, high`, fractions.
+        `model, protocol, value, low, high`, fractions; a model's colour is that of its name's first word.
     """
-    ax = _axes(ax, 6.5, 3.2)
     models = list(dict.fromkeys(scores["model"]))
+    ax = _axes(ax, 6.5, 1.4 + 0.36 * len(models))
     for row in scores.itertuples():
         straddled = row.protocol == "random"
         y = models.index(row.model) + (0.17 if straddled else -0.17)
-        colour = MODEL_COLOURS.get(row.model, "#333333")
+        colour = MODEL_COLOURS.get(row.model.split()[0], "#333333")
         ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2, alpha=0.5 if straddled else 1)
         ax.plot(
             row.value, y, "o", color=colour, markerfacecolor="white" if straddled else colour, markersize=7
@@ -198,7 +199,9 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
         xlim=(0, 1.04), ylim=(len(models) - 0.4, -0.6), xlabel="UAR, 95 % interval over speakers", title=title
     )
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    ax.legend(
+        frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -1.1 / len(models)), ncols=2
+    )
     return ax
 
 
@@ -405,51 +408,4 @@ def plot_conditions(scores: pd.DataFrame, *, chance: float, title: str = "", ax:
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-
-def plot_times(
-    times: Mapping[str, float], *, ours: Sequence[bool] | None = None, title: str = "", ax: Axes | None = None
-) -> Axes:
-    """One bar a name, with its number of milliseconds; what is ours in the network's colour, the rest grey.
-
-    Parameters
-    ----------
-    times : mapping of str to float
-        Milliseconds.
-    ours : sequence of bool
-        One a bar; all if not given.
-    """
-    ax = _axes(ax, 7, 0.3 * len(times) + 1)
-    ours = ours or [True] * len(times)
-    shades = [MODEL_COLOURS["mlp"] if mine else MODEL_COLOURS["majority"] for mine in ours]
-    bars = ax.barh(list(times), list(times.values()), color=shades, height=0.7)
-    ax.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
-    ax.invert_yaxis()
-    ax.margins(x=0.12)
-    ax.set(xlabel="milliseconds a clip", title=title)
-    ax.grid(axis="y", visible=False)
-    return ax
-
-
-def plot_growth(runs: Sequence[Mapping], *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Seconds (left) and peak memory (right) over the number of clips.
-
-    Parameters
-    ----------
-    runs : sequence of mappings
-        `clips, seconds, peak_mib`.
-    """
-    ax = _axes(ax, 4.5, 4)
-    clips = [run["clips"] for run in runs]
-    ax.loglog(clips, [run["seconds"] for run in runs], "o-", color=MODEL_COLOURS["mlp"], label="seconds")
-    other = ax.twinx()
-    memory = [run["peak_mib"] for run in runs]
-    other.plot(clips, memory, "s--", color=MODEL_COLOURS["xgboost"], label="peak memory, MiB")
-    other.set_ylim(0, 1.5 * max(memory, default=1))
-    other.grid(visible=False)
-    ax.set(xlabel="clips", ylabel="seconds", title=title)
-    other.set_ylabel("MiB")
-    handles = [line for axis in (ax, other) for line in axis.get_lines()]
-    ax.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
     return ax

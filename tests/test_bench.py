@@ -158,8 +158,9 @@ def test_synthesised_clips_are_a_corpus(tmp_path):
     assert 1 < len(clip.samples) / clip.sample_rate < 3  # of 3.5 s, the ends are silent
 
 
-def test_plot_times():
-    ax = plots.plot_times({"ours": 2.0, "other": 30.0}, ours=[True, False], title="t")
+def test_ours_are_told_from_the_others_by_colour():
+    _, ax = plots.plt.subplots()
+    bench_report._draw_times(ax, {"ours": 2.0, "other": 30.0}, [True, False], title="t")
     assert [bar.get_width() for bar in ax.patches] == [2, 30]
     assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
     assert [text.get_text() for text in ax.texts] == ["2", "30"]

@@ -139,7 +139,11 @@ def _predictions(
     table: pd.DataFrame, jobs: list[Job], protocol: str, *, n_jobs: int, what: str, keep: Path | None = None
 ) -> list:
     """A predictions table a job."""
-    work = _heard if keep is None else Memory(keep / _code_hash(), verbose=0).cache(_heard)
+    work = _heard
+    if (
+        keep is not None
+    ):  # mmap_mode: processes are given large arrays as memory maps, which are to count as arrays
+        work = Memory(keep / _code_hash(), mmap_mode="r", verbose=0).cache(_heard)
     parts = parallel(partial(work, **_arrays(table)), jobs, n_jobs=n_jobs, what=what)
     clips, found = table[["clip_id", "speaker", "emotion"]], []
     for job, (classes, p) in zip(jobs, parts, strict=True):

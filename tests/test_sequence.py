@@ -130,6 +130,12 @@ def test_what_was_fitted_is_not_fitted_again(tiny_corpus, tmp_path, monkeypatch)
     first = evaluate.out_of_fold(table, ["dense"], **how)
     monkeypatch.setattr(evaluate, "_fitted", None)
     pd.testing.assert_frame_equal(evaluate.out_of_fold(table, ["dense"], **how), first)
+    arrays = {name: np.asarray(values) for name, values in evaluate._arrays(table).items()}
+    order = "F" if arrays["x"].flags.f_contiguous else "C"
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=arrays["x"].shape, order=order)
+    x[:] = arrays["x"]  # as another process would have it
+    monkeypatch.setattr(evaluate, "_arrays", lambda table: arrays | {"x": x})
+    pd.testing.assert_frame_equal(evaluate.out_of_fold(table, ["dense"], **how), first)
     with pytest.raises(TypeError):
         evaluate.out_of_fold(table, ["dense"], seeds=[1], **how)
 

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from ser_lib import metrics, models, splits
 from ser_lib.errors import CorpusError, SerError
 from ser_lib.features import family
 from ser_lib.progress import parallel
+from ser_lib.rows import code_hash
 
 INTENSITIES = ("normal", "strong")
 ORDER = ("clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted")
@@ -143,7 +143,7 @@ def _predictions(
     if (
         keep is not None
     ):  # mmap_mode: processes are given large arrays as memory maps, which are to count as arrays
-        work = Memory(keep / _code_hash(), mmap_mode="r", verbose=0).cache(_heard)
+        work = Memory(keep / code_hash("models", "sequence"), mmap_mode="r", verbose=0).cache(_heard)
     parts = parallel(partial(work, **_arrays(table)), jobs, n_jobs=n_jobs, what=what)
     clips, found = table[["clip_id", "speaker", "emotion"]], []
     for job, (classes, p) in zip(jobs, parts, strict=True):
@@ -158,12 +158,6 @@ def _stack(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """One table; an emotion that a fold never heard has probability 0."""
     whole = pd.concat(parts, ignore_index=True)
     return whole.fillna({name: 0 for name in whole if name.startswith("p_")})
-
-
-def _code_hash() -> str:
-    """Of what a fit depends on beside its data."""
-    sources = (Path(__file__).with_name(f"{name}.py") for name in ("models", "sequence"))
-    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 def _chosen(chosen: pd.DataFrame | None) -> dict[tuple[str, int], dict]:

@@ -24,8 +24,9 @@ Read = tuple[tuple[int, int], tuple[float, int, int, str], np.ndarray]
 
 
 @functools.cache
-def _code_hash() -> str:
-    sources = (Path(__file__).with_name(f"{name}.py") for name in ("audio", "lld", "features"))
+def code_hash(*modules: str) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of these modules' sources."""
+    sources = (Path(__file__).with_name(f"{name}.py") for name in modules)
     return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
@@ -34,7 +35,7 @@ def provenance(config: FeatureConfig) -> dict:
     return {
         "config": dataclasses.asdict(config),
         "config_hash": config.hash,
-        "code_hash": _code_hash(),
+        "code_hash": code_hash("audio", "lld", "features"),
         "ser_lib": __version__,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -44,8 +45,7 @@ def key(config: FeatureConfig, change: audio.Change | None, seed: int) -> str:
     """What finds the cached rows that are made in one way."""
     made = provenance(config)
     if change is not None:
-        source = Path(__file__).with_name("augment.py").read_bytes()
-        made |= {"change": repr(change), "seed": seed, "change_code": sha256(source).hexdigest()[:16]}
+        made |= {"change": repr(change), "seed": seed, "change_code": code_hash("augment")}
     return sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -128,7 +128,7 @@ def test_workers_that_lack_the_code_are_named_and_not_waited_for(address, tmp_pa
 
 
 def test_workers_of_other_code_are_refused(address, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "_code_hash", lambda: "0123456789abcdef")
+    monkeypatch.setattr(rows, "code_hash", lambda *modules: "0123456789abcdef")
     with cluster.connect(address), pytest.raises(SerError, match="differs from where this was started"):
         build(tiny_corpus, tmp_path)
 

@@ -147,7 +147,7 @@ def test_nothing_stale_is_used(folder, build, extracted, monkeypatch, tmp_path, 
     if what == "configuration":
         config = FeatureConfig("compact", audio=AudioConfig(trim_db=None))
     elif what == "code":
-        monkeypatch.setattr(rows, "_code_hash", lambda: "0123456789abcdef")
+        monkeypatch.setattr(rows, "code_hash", lambda *modules: "0123456789abcdef")
     else:
         version = rows.version
         monkeypatch.setattr(rows, "version", lambda name: "0.0" if name == "soxr" else version(name))
@@ -161,13 +161,13 @@ def test_the_code_hash_covers_what_computes(monkeypatch, tmp_path):
     for name in ("audio", "lld", "features"):
         (tmp_path / f"{name}.py").write_bytes(here.with_name(f"{name}.py").read_bytes())
     monkeypatch.setattr(rows, "__file__", str(tmp_path / "rows.py"))
-    hashes = {rows._code_hash.__wrapped__()}
+    hashes = {rows.code_hash.__wrapped__("audio", "lld", "features")}
     for name in ("audio", "lld", "features"):
         with (tmp_path / f"{name}.py").open("a") as file:
             file.write("# changed\n")
-        hashes.add(rows._code_hash.__wrapped__())
+        hashes.add(rows.code_hash.__wrapped__("audio", "lld", "features"))
     assert len(hashes) == 4
-    assert rows._code_hash() in hashes
+    assert rows.code_hash("audio", "lld", "features") in hashes
 
 
 # --- what goes wrong -------------------------------------------------------------------------------

@@ -33,6 +33,26 @@ def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
     return _with_features(table, values)
 
 
+def transductive_frames(table: pd.DataFrame, shape: tuple[int, int], by: str = "speaker") -> pd.DataFrame:
+    """As `transductive` for frames: each value within its speaker, over all frames, then on the scale of all speakers.
+
+    Parameters
+    ----------
+    shape : (n_frames, n_values)
+        Of a clip, as in `features.FRAMES`.
+    """
+    frames = table[feature_columns(table)].to_numpy(np.float64).reshape(len(table), *shape)
+    held = guard.originals(table)
+    whole = frames[held].reshape(-1, shape[1])
+    values = np.empty_like(frames)
+    for rows in table.groupby(by).indices.values():
+        own = frames[rows[held[rows]]].reshape(-1, shape[1])
+        std = np.nanstd(own, axis=0)
+        values[rows] = (frames[rows] - np.nanmean(own, axis=0)) / np.where(std > 0, std, 1)
+    values = values * np.nanstd(whole, axis=0) + np.nanmean(whole, axis=0)
+    return _with_features(table, values.reshape(len(table), -1))
+
+
 def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     """Features as differences from the mean of `n` neutral clips of the speaker, which are left out.
 

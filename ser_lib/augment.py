@@ -333,7 +333,7 @@ class Microphone(Change):
 SPEEDS: tuple[Change, ...] = (Speed(0.88), Speed(1.12))
 
 # What the served model is trained with, beside the clips as they were recorded.
-TRAINING: tuple[Change, ...] = (Microphone(0), Microphone(1))
+TRAINING: tuple[Change, ...] = (*SPEEDS, Microphone())
 
 # What notebook 06 puts a model to.
 STRESS: tuple[Change, ...] = (

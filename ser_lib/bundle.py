@@ -29,7 +29,7 @@ REQUIRED = (
     "name", "version", "created", "temperatures", "abstain_below", "conformal", "sha256", "libraries",
     "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
-RETRAIN = "retrain it from the shipped table with `python -m ser_lib reports --notebook 03 --notebook 04`"
+RETRAIN = "retrain it from the shipped table with `python -m ser_lib reports --notebook 04`"
 
 
 @dataclass(frozen=True)

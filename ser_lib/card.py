@@ -16,6 +16,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def spread(found: dict, form: str = ".1f") -> str:
+    """`uar`, `low` and `high`, fractions, as `58.1 % (52.0 to 63.9)`."""
+    value, low, high = (format(100 * found[name], form) for name in ("uar", "low", "high"))
+    return f"{value} % ({low} to {high})"
+
+
 def model_card(passport: dict, per_class: pd.DataFrame, by_group: pd.DataFrame) -> str:
     """Markdown in the usual headings (Mitchell et al. 2019).
 
@@ -32,20 +38,20 @@ def model_card(passport: dict, per_class: pd.DataFrame, by_group: pd.DataFrame) 
     training, headline = passport["training"], passport["headline"]
 
     def interval(metric: str) -> str:
-        low, high = percent(scores[metric]["low"]), percent(scores[metric]["high"])
-        return f"{percent(scores[metric]['value'])} ({low} to {high})"
+        return spread(scores[metric] | {"uar": scores[metric]["value"]})
 
+    chosen = passport["chosen"]
+    rivals = ", ".join(f"`{name}` {percent(value)}" for name, value in chosen["inner_uar"].items())
     intensity = passport.get("intensity")
     loudness = intensity and (
-        f"| UAR of normal or strong intensity (`{intensity['estimator']}`, chance 50 %) | {percent(intensity['uar'])} "
-        f"({percent(intensity['low'])} to {percent(intensity['high'])}) |\n"
+        f"| UAR of normal or strong intensity (`{intensity['estimator']}`, chance 50 %) | {spread(intensity)} |\n"
     )
     recall = "\n".join(
         f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |"
         for emotion, row in per_class.iterrows()
     )
     groups = "\n".join(
-        f"| {row['kind']} | {row['group']} | {percent(row['value'])} ({percent(row['low'])} to {percent(row['high'])}) |"
+        f"| {row['kind']} | {row['group']} | {spread(row | {'uar': row['value']})} |"
         for row in by_group.to_dict("records")
         if row["kind"] != "emotion"
     )
@@ -60,8 +66,12 @@ person, and not where the law forbids it: the EU AI Act prohibits inferring emot
 education, with few exceptions. What a voice sounds like is not what a person feels.
 
 **Training data.** {training["clips"]} clips of {training["speakers"]} speakers of RAVDESS (Livingstone & Russo
-2018): acted, North American English, two sentences, studio recordings, and {training.get("copies", 0)} copies of them as other
-microphones, rooms and noise would have them. Data hash `{training["data_hash"]}`.
+2018): acted, North American English, two sentences, studio recordings, and {training.get("copies", 0)} copies of them at other
+speeds and as another microphone, room and noise would have them. Data hash `{training["data_hash"]}`.
+
+**Choice.** On inner folds of each fold's training speakers, without copies, mean UAR: {rivals}.
+`{passport["estimator"]}` was the choice of {percent(chosen["folds"])} of the folds, and each fold is scored with its own.
+The copies brought {spread(chosen["gain_of_copies"], "+.1f")} UAR.
 
 **Evaluation.** {PROTOCOLS[headline["protocol"]][0].upper()}{PROTOCOLS[headline["protocol"]][1:]}. Mean over seeds
 {headline["seeds"]}, 95 % interval from resampling speakers.
@@ -69,6 +79,7 @@ microphones, rooms and noise would have them. Data hash `{training["data_hash"]}
 | metric | value |
 |---|---|
 | UAR | {interval("uar")} |
+| UAR, each speaker left out in turn | {spread(chosen["loso"])} |
 | accuracy | {interval("accuracy")} |
 | macro F1 | {interval("macro_f1")} |
 | weighted F1 | {interval("weighted_f1")} |

@@ -69,7 +69,7 @@ def features(
             clips, unnamed = corpus.listing(source)
             rows, unusable = tables.build(clips, config, n_jobs=jobs)
             rows = tables.with_copies(rows, clips, augment.TRAINING, config)
-            rows = rows[~guard.originals(rows)]
+            rows = tables.coarse(rows[~guard.originals(rows)], config)
             tables.save(rows, table, config)
             n_rows, left_out = len(rows), [*unnamed["problem"], *unusable["problem"]]
         else:

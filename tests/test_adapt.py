@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from test_evaluate import synthetic
 
@@ -84,6 +84,24 @@ def test_copies_are_standardised_by_their_originals():
     assert_frame_equal(found[columns].iloc[: len(table)], adapt.transductive(table)[columns])
     copies = found[columns].iloc[len(table) :].reset_index(drop=True)
     assert (copies[columns[:4]] > found[columns[:4]].iloc[: len(table)]).all(axis=None)
+
+
+def test_transductive_frames_differ_by_their_speaker_no_more():
+    rng = np.random.default_rng(0)
+    frames = rng.normal(-40, 5, (12, 6, 3)) + np.repeat([0, 20], 6)[:, None, None] * [1, 0, 2]
+    frames[::3, 4:] = np.nan
+    columns = [f"logmel_{t:03d}_{i:02d}" for t in range(6) for i in range(3)]
+    table = pd.DataFrame(frames.reshape(12, -1), columns=columns)
+    table = table.assign(clip_id=[f"c{i}" for i in range(12)], speaker=["a"] * 6 + ["b"] * 6)
+    table["source_clip"] = [*table["clip_id"][:11], "c9"]  # the last is a copy
+    found = adapt.transductive_frames(table, (6, 3))[columns].to_numpy().reshape(frames.shape)
+    assert_array_equal(np.isnan(found), np.isnan(frames))
+    whole = frames[:11].reshape(-1, 3)
+    for rows in (slice(0, 6), slice(6, 11)):
+        own = found[rows].reshape(-1, 3)
+        assert_allclose(np.nanmean(own, axis=0), np.nanmean(whole, axis=0), rtol=1e-4)
+        assert_allclose(np.nanstd(own, axis=0), np.nanstd(whole, axis=0), rtol=1e-4)
+    assert_array_equal(np.argsort(found[:6, :4, 1].ravel()), np.argsort(frames[:6, :4, 1].ravel()))
 
 
 # --- enrolled --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import ParameterGrid
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,10 +25,9 @@ from ser_lib import corpus, models, tables
 from ser_lib.corpus import FOUR
 from ser_lib.errors import SerError
 from ser_lib.features import FeatureConfig, feature_names
-from ser_lib.models import MODELS, Balanced, WithinClassWhitening, make
+from ser_lib.models import DETERMINISTIC, MODELS, Balanced, WhitenedRegression, WithinClassWhitening, make
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
-DETERMINISTIC = ("logistic", "whitened", "majority")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,16 @@ def test_whitening_of_more_columns_than_clips_is_finite():
     x, y = rng.normal(0, 1, (20, 60)), np.repeat(["a", "b"], 10)
     x[:, 5] = 3  # constant
     assert np.isfinite(WithinClassWhitening().fit_transform(x, y)).all()
+
+
+@pytest.mark.parametrize("labels", [["sad", "calm", "angry"], ["sad", "calm"]], ids=len)
+def test_whitened_regression_is_its_two_steps_in_one(blobs, labels):
+    x, y = (part[np.isin(blobs[1], labels)] for part in blobs)
+    one = WhitenedRegression(0.5, 0.1).fit(x, y)
+    regression = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
+    two = make_pipeline(WithinClassWhitening(0.5), regression).fit(x, y)
+    assert_array_equal(one.classes_, two.classes_)
+    assert_allclose(one.predict_proba(x), two.predict_proba(x), atol=1e-4)
 
 
 # --- balancing -------------------------------------------------------------------------------------

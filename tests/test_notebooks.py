@@ -26,9 +26,10 @@ def out(tiny_corpus, tmp_path_factory):
         reruns.Run("01_eda", "01_eda"),
         reruns.Run("02_features", "02_features", {"feature_set": "compact"}),
         reruns.Run("03_eight", "03_mlp_vs_boosting", SMALL),
-        reruns.Run("04_choose_and_export", "04_choose_and_export"),
+        reruns.Run("04_choose_and_export", "04_choose_and_export", {"candidates": "majority,whitened"}),
         reruns.Run("05_leakage_audit", "05_leakage_audit", {"seeds": "0", "model": "logistic"}),
         reruns.Run("06_stress_and_transfer", "06_stress_and_transfer", {"models": "logistic"}),
+        reruns.Run("08_what_helps", "08_what_helps", {"model": "logistic", "others": "whitened", "inner": 2}),
     ]
     before = os.environ.get("SER_RAVDESS_DIR")
     os.environ["SER_RAVDESS_DIR"] = str(tiny_corpus)
@@ -68,6 +69,7 @@ def _tagged(cells):
         ("04_choose_and_export", {"reliability", "risk_coverage", "misheard", "listeners"}),
         ("05_leakage_audit", {"ladder"}),
         ("06_stress_and_transfer", {"stress"}),
+        ("08_what_helps", {"gains"}),
     ],
 )
 def test_a_run_leaves_a_page_figures_and_metrics(out, run, figures):
@@ -96,11 +98,11 @@ def test_predictions_and_metrics_tell_the_same(out):
     assert set(predictions["model"]) == {"mlp", "xgboost"}
 
 
-def test_the_exported_model_is_the_best_on_unseen_speakers_and_serves(out, tiny_corpus):
-    results = pd.DataFrame(json.loads((out / "03_eight" / "metrics.json").read_text())["results"])
-    uar = results.query("metric == 'uar' and protocol == 'actors5'").set_index("model")["value"]
+def test_the_exported_model_is_the_best_inside_the_folds_and_serves(out, tiny_corpus):
     chosen = bundle.load(out / "04_choose_and_export" / "ser.json")
-    assert chosen.passport["estimator"] == uar.idxmax()
+    assert chosen.passport["estimator"] == "whitened"
+    assert chosen.passport["chosen"]["inner_uar"]["majority"] == pytest.approx(1 / len(EIGHT))
+    assert chosen.passport["chosen"]["folds"] == 1
     predictions = pd.read_parquet(out / "04_choose_and_export" / "predictions.parquet")
     headline = metrics.score(predictions, EIGHT)  # trained with copies, so not the score in 03
     assert list(chosen.passport["headline"].values())[:3] == pytest.approx(headline)

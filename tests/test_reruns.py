@@ -131,7 +131,8 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         {"metric": "accuracy_listeners_options", "group": "all clips", "model": "n", "listeners": 0.4}
         | shares,
         {"metric": "accuracy_listeners_options", "group": "sad", "model": "n", "listeners": 0.2} | shares,
-        *({"metric": name, "model": "n"} | shares for name in both),
+        *({"metric": name, "model": "n", "protocol": "actors5"} | shares for name in both),
+        *({"metric": name, "model": "n", "protocol": "loso"} | shares for name in both),
     ]
     ladder = [
         *({"rung": "2 leaks", "metric": name, "same_speaker": 0.9} | rung for name in both),
@@ -146,6 +147,7 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         "| people | these clips; neutral and calm are one | | 40.0 % |",
         f"| `n`, served | unheard speakers; neutral and calm are one | | {cells} |",
         f"| `n`, served | unheard speakers | {cells} | {cells} |",
+        f"| `n`, served | unheard speakers, each left out in turn | {cells} | {cells} |",
         f"| `m` | unheard; chance 12.5 % | {cells} | {cells} |",
         "",
     ]

@@ -69,7 +69,7 @@ education, with few exceptions. What a voice sounds like is not what a person fe
 2018): acted, North American English, two sentences, studio recordings, and {training.get("copies", 0)} copies of them at other
 speeds and as another microphone, room and noise would have them. Data hash `{training["data_hash"]}`.
 
-**Choice.** On inner folds of each fold's training speakers, without copies, mean UAR: {rivals}.
+**Choice.** On inner folds of each fold's training speakers, mean UAR: {rivals}.
 `{passport["estimator"]}` was the choice of {percent(chosen["folds"])} of the folds, and each fold is scored with its own.
 The copies brought {spread(chosen["gain_of_copies"], "+.1f")} UAR.
 

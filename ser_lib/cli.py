@@ -51,26 +51,40 @@ def data() -> None:
 @click.option("--set", "feature_set", default="full", help="classic, compact or full")
 @click.option("--jobs", default=-1, help="processes; -1 for all cores")
 @click.option("--copies", is_flag=True, help="of the changed copies that the served model is trained with")
+@click.option("--family", "families", multiple=True, help="write only its columns: mfcc, pitch, …")
 @click.option("--dask", "scheduler", help="a Dask scheduler, tcp://HOST:PORT, whose workers see SOURCE")
 def features(
-    source: Path, table: Path, feature_set: str, jobs: int, copies: bool, scheduler: str | None
+    source: Path,
+    table: Path,
+    feature_set: str,
+    jobs: int,
+    copies: bool,
+    families: tuple[str, ...],
+    scheduler: str | None,
 ) -> None:
     """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE; goes on where it was interrupted."""
     from contextlib import nullcontext
 
     from ser_lib import augment, corpus, guard, tables
-    from ser_lib.features import FeatureConfig
+    from ser_lib.features import FeatureConfig, family, feature_names
 
     config = FeatureConfig(feature_set)
+    named = {family(name) for name in feature_names(config)}
+    if unknown := set(families) - named:
+        raise click.BadParameter(
+            f"no {', '.join(unknown)} in {feature_set}; it has {', '.join(sorted(named))}"
+        )
+    others = [name for name in feature_names(config) if families and family(name) not in families]
     if scheduler:
         from ser_lib import cluster
     with cluster.connect(scheduler) if scheduler else nullcontext():
-        if copies:
+        if copies or others:
             clips, unnamed = corpus.listing(source)
             rows, unusable = tables.build(clips, config, n_jobs=jobs)
-            rows = tables.with_copies(rows, clips, augment.TRAINING, config)
-            rows = tables.coarse(rows[~guard.originals(rows)], config)
-            tables.save(rows, table, config)
+            if copies:
+                rows = tables.with_copies(rows, clips, augment.TRAINING, config)
+                rows = tables.coarse(rows[~guard.originals(rows)], config)
+            tables.save(rows.drop(columns=others), table, config)
             n_rows, left_out = len(rows), [*unnamed["problem"], *unusable["problem"]]
         else:
             n_rows, problems = tables.write(source, table, config, n_jobs=jobs)

@@ -2,7 +2,7 @@
 
 Three sets: `classic` (the field's tutorial set, 180 columns, equal to librosa's own functions),
 `compact` (105 columns) and `full` (the default: one STFT shared by all descriptors, several
-functionals each). Values are float32 and finite for every clip that `audio.load` accepts.
+functionals each, and how the main ones move together). Values are float32 and finite for every clip that `audio.load` accepts.
 
 Two more hold the frames themselves, for `ser_lib.sequence`: `logmel` and `mfcc`, one frame's values after
 another's, NaN after the end of the clip; what is longer is cut.
@@ -16,8 +16,10 @@ import math
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
+from itertools import combinations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ser_lib import lld
 from ser_lib.audio import Audio, AudioConfig
@@ -26,6 +28,9 @@ from ser_lib.errors import SerError
 SETS = ("classic", "compact", "full")
 FRAMES = {"logmel": (160, 64), "mfcc": (173, 40)}  # frames and values a frame
 COMPACT_S = 3.5  # seconds of sound that the compact set hears
+CORRELATED = 6  # MFCC, beside pitch and voicing
+SLOPES = {"fast": 4, "slow": 12}  # frames to each side of the lines whose slopes are correlated
+STILL = 1e-3  # decibels, semitones or strength (a frame): what deviates by less does not move
 FUNCTIONALS = ("mean", "std", "p05", "p50", "p95", "skew", "slope", "bend", "dmean", "dstd")
 
 
@@ -88,12 +93,13 @@ def feature_names(config: FeatureConfig = FeatureConfig()) -> tuple[str, ...]:
 
 
 def family(column: str) -> str:
-    """The feature family of a column: mfcc, mel, chroma, spectral, pitch, voice, energy or timing."""
+    """The feature family of a column: mfcc, mel, chroma, spectral, pitch, voice, energy, timing or correlation."""
     stem = column.split("_")[0]
     families = {
         "mfcc": "mfcc", "dmfcc": "mfcc", "mel": "mel", "chroma": "chroma",
         "f0": "pitch", "voicing": "voice", "hnr": "voice", "jitter": "voice", "shimmer": "voice",
         "h1h2": "voice", "h1a3": "voice", "level": "energy", "zcr": "energy", "time": "timing",
+        "corr": "correlation",
     }  # fmt: skip
     return families.get(stem, "spectral")
 
@@ -202,7 +208,19 @@ def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
     cepstra = np.stack([columns[f"mfcc_{i:02d}"] for i in range(1, config.n_mfcc + 1)], axis=1)
     heard = cepstra[voiced] if voiced.any() else cepstra
     row |= _numbered("mfcc", heard.mean(axis=0), "_vmean") | _numbered("mfcc", heard.std(axis=0), "_vstd")
-    return row | _timing(voiced, active, level, seconds=len(y) / rate, step=hop / rate)
+    row |= _timing(voiced, active, level, seconds=len(y) / rate, step=hop / rate)
+    tracks = {f"mfcc_{i:02d}": columns[f"mfcc_{i:02d}"] for i in range(1, 1 + min(CORRELATED, config.n_mfcc))}
+    tracks |= {"f0": _between(semitone, voiced), "voicing": strength}
+    first, last = np.flatnonzero(active)[[0, -1]]
+    return row | correlations({name: track[first : last + 1] for name, track in tracks.items()})
+
+
+def _between(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """`values` where they are known, on straight lines elsewhere; zeros where none is."""
+    at = np.flatnonzero(known)
+    if not len(at):
+        return np.zeros_like(values)
+    return np.interp(np.arange(len(values)), at, values[at]).astype(np.float32)
 
 
 def _fit(values: np.ndarray, n: int) -> np.ndarray:
@@ -253,6 +271,48 @@ def functionals(columns: dict[str, np.ndarray]) -> dict[str, float]:
         axis=1,
     )
     return dict(zip(names, table.ravel().tolist(), strict=True))
+
+
+def correlations(tracks: dict[str, np.ndarray]) -> dict[str, float]:
+    """How descriptors move together: the correlations over time of all, and of their slopes at two scales.
+
+    The slope of a frame is that of the least-squares line through it and `SLOPES` frames to each side
+    (librosa's delta). What never moves is correlated with nothing. Source: after Williamson et al.
+    (2013), Vocal biomarkers of depression based on motor incoordination.
+
+    Parameters
+    ----------
+    tracks : dict of ndarray, all of shape (n_frames,)
+
+    Returns
+    -------
+    dict of float
+        `corr_a_with_b`, -1 to 1, in steps of 1/256, far below what a few seconds of speech tell.
+        Zeros where there are fewer than three frames.
+    """
+    names = _correlation_names(tuple(tracks))
+    x = np.stack(list(tracks.values()), dtype=np.float32)  # (n_tracks, n_frames)
+    if x.shape[1] < 3:
+        return dict.fromkeys(names, 0.0)
+    x = np.concatenate([x, *(_slopes(x, width) for width in SLOPES.values())])
+    x -= x.mean(axis=1, keepdims=True)
+    x -= x.mean(axis=1, keepdims=True)  # as in `functionals`
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(STILL * math.sqrt(x.shape[1])))
+    above = np.triu_indices(len(x), 1)
+    return dict(zip(names, (np.round((x @ x.T)[above] * 256) / 256).tolist(), strict=True))
+
+
+def _slopes(x: np.ndarray, width: int) -> np.ndarray:
+    """Change a frame of the line through `width` frames to each side; the ends go on as they are."""
+    offsets = np.arange(-width, width + 1, dtype=np.float32)
+    padded = np.pad(x, ((0, 0), (width, width)), "edge")
+    return sliding_window_view(padded, len(offsets), axis=1) @ (offsets / (offsets @ offsets))
+
+
+@cache
+def _correlation_names(tracks: tuple[str, ...]) -> list[str]:
+    moving = [*tracks, *(f"{name}_{how}" for how in SLOPES for name in tracks)]
+    return [f"corr_{a}_with_{b}" for a, b in combinations(moving, 2)]
 
 
 @cache

@@ -139,10 +139,10 @@ def plot_projection(
 
 
 def plot_correlation(correlation: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """A correlation matrix from -1 (blue) to 1 (red)."""
-    ax = _axes(ax, 6, 5)
+    """A correlation matrix from -1 (blue) to 1 (red); the columns are named as the rows, in their order."""
+    ax = _axes(ax, 9, 1 + 0.24 * len(correlation))
     sns.heatmap(
-        correlation, cmap="RdBu_r", center=0, vmin=-1, vmax=1, square=True, ax=ax,
+        correlation, cmap="RdBu_r", center=0, vmin=-1, vmax=1, square=True, xticklabels=False, ax=ax,
         cbar_kws={"label": "Spearman correlation", "shrink": 0.7},
     )  # fmt: skip
     ax.set(title=title, xlabel="", ylabel="")

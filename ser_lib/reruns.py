@@ -6,6 +6,7 @@ the last good report: the partly executed copy stays in `<out>/<run>.failed/`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import yaml
 
 from ser_lib import ROOT
 from ser_lib.errors import ReportError
-from ser_lib.report import FOLDER_VARIABLE, NOTEBOOKS, REPORTS, check_names, parameters
+from ser_lib.report import FOLDER_VARIABLE, NOTEBOOKS, REPORTS, check_names, paletted, parameters
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,12 @@ def _to_html(executed: Path, page: Path, *, title: str) -> None:
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = exporter.mermaid_js_url = ""
     html, _ = exporter.from_filename(str(executed), resources={"metadata": {"name": title}})
-    page.write_text(re.sub(r'<script src="">\s*</script>', "", html))
+    html = re.sub(r'<script src="">\s*</script>', "", html)
+    page.write_text(re.sub(r"(?<=data:image/png;base64,)[^\"]+", _smaller, html))
+
+
+def _smaller(match: re.Match) -> str:
+    return base64.b64encode(paletted(base64.b64decode(match[0]))).decode()
 
 
 def execute_all(runs: Sequence[Run], out: Path = REPORTS, *, say=print) -> None:

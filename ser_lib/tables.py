@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 CACHE = ROOT / "data" / "cache"
-SHIPPED = ROOT / "data" / "ravdess_full.parquet"
-SHIPPED_COPIES = ROOT / "data" / "ravdess_full_copies.parquet"  # of `augment.TRAINING`
+# The columns lie in two files a table, so that a change of one family does not make a clone larger by all.
+SHIPPED = (ROOT / "data" / "ravdess_full.parquet", ROOT / "data" / "ravdess_correlation.parquet")
+SHIPPED_COPIES = tuple(path.with_stem(f"{path.stem}_copies") for path in SHIPPED)  # of `augment.TRAINING`
 PART = 250  # clips a process, computed and kept together
 CHUNK = 4  # clips sent to a process at a time
 GROUP = 10_000  # rows written at a time; the writer keeps about 1 kB a column of each group until the end
@@ -224,7 +225,7 @@ def _writer(path: Path, table: pd.DataFrame, config: FeatureConfig) -> pq.Parque
     """A new Parquet file for rows like those of `table`."""
     import pyarrow.parquet as pq
 
-    names = list(feature_names(config))
+    names = [name for name in feature_names(config) if name in table]
     schema = _arrow(table[:0]).schema.with_metadata({"ser_lib": json.dumps(rows.provenance(config))})
     return pq.ParquetWriter(
         path,
@@ -262,6 +263,26 @@ def load(path: Path, config: FeatureConfig = FeatureConfig()) -> pd.DataFrame:
     return arrow.to_pandas()
 
 
+def shipped(paths: Sequence[Path] = SHIPPED) -> pd.DataFrame:
+    """The table whose columns lie in the files of `SHIPPED`, or of `SHIPPED_COPIES`.
+
+    Raises
+    ------
+    CorpusError
+        As `load`, or the files hold different clips or not all columns.
+    """
+    whole, *others = map(load, paths)
+    fits = all(part["clip_id"].equals(whole["clip_id"]) for part in others)
+    for part in others:
+        whole = pd.concat([whole, part[[name for name in part if name not in whole]]], axis=1)
+    if not fits or set(feature_names()) - set(whole):
+        raise CorpusError(
+            f"{' and '.join(path.name for path in paths)}: not of the same clips, or without a feature of this "
+            "version; restore them from the repository"
+        )
+    return whole
+
+
 @dataclass(frozen=True)
 class Data:
     """What a notebook works on."""
@@ -295,11 +316,15 @@ def get(source: str | Path = "", feature_set: str = "full") -> Data:
                 f"feature_set={feature_set}: only 'full' is shipped as a table; for the others run "
                 "`make data` or set SER_RAVDESS_DIR"
             )
-        table = load(SHIPPED, config)
+        table = shipped()
         clips = table[[name for name in corpus.CLIP_COLUMNS if name in table]]
         held = corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"]))
         return Data(
-            table, held, f"The shipped table, {SHIPPED.name}: {held.summary()}.", audio=False, config=config
+            table,
+            held,
+            f"The shipped table, {SHIPPED[0].name}: {held.summary()}.",
+            audio=False,
+            config=config,
         )
     clips, problems = corpus.listing(found)
     table, wrong = build(clips, config)
@@ -321,7 +346,7 @@ def for_training(data: Data, table: pd.DataFrame) -> pd.DataFrame:
         `data.table` or a part of it. Copies of RAVDESS are the shipped ones, with its recordings or without,
         so that both give the same model; those of other clips are made from the recordings.
     """
-    copies = load(SHIPPED_COPIES, FeatureConfig())
+    copies = shipped(SHIPPED_COPIES)
     if data.config != FeatureConfig() or not table["audio_sha256"].isin(copies["audio_sha256"]).all():
         return with_copies(table, data.corpus.clips, augment.TRAINING, data.config)
     own = table.assign(source_clip=table["clip_id"])

@@ -565,7 +565,7 @@ def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
         "mlp": {"balanced__estimator__max_iter": [5, 10]},
     }
     monkeypatch.setattr(models, "SEARCH", small)
-    table = tables.load(tables.SHIPPED)
+    table = tables.shipped()
     features = evaluate.feature_columns(table)
     table = table.drop(columns=[column for i, column in enumerate(features) if i % 8])
     rng = np.random.default_rng(0)

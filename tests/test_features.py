@@ -6,6 +6,7 @@ import dataclasses
 import io
 import subprocess
 import sys
+from itertools import combinations
 
 import librosa
 import numpy as np
@@ -86,7 +87,7 @@ def test_every_column_has_a_family(config):
 
 def test_the_full_set_hears_every_family():
     found = {family(name) for name in feature_names(FULL)}
-    assert found == {"mfcc", "mel", "chroma", "spectral", "pitch", "voice", "energy", "timing"}
+    assert found == {"mfcc", "mel", "chroma", "spectral", "pitch", "voice", "energy", "timing", "correlation"}
 
 
 # --- values against librosa ------------------------------------------------------------------------
@@ -208,6 +209,46 @@ def test_functionals_of_too_few_frames_are_zero(n):
     assert not any(row.values())
 
 
+# --- correlations ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [30, 400])
+def test_correlations_against_numpy_and_librosa(n):
+    rng = np.random.default_rng(n)
+    tracks = {"a": np.cumsum(rng.normal(size=n)), "b": rng.normal(-40, 9, n), "c": np.sin(np.arange(n) / 7)}
+    x = np.stack(list(tracks.values()))
+    slopes = [librosa.feature.delta(np.pad(x, ((0, 0), (w, w)), "edge"), width=2 * w + 1) for w in (4, 12)]
+    moving = np.concatenate([x, *(s[:, w:-w] for s, w in zip(slopes, (4, 12), strict=True))])
+    names = [*"abc", *(f"{name}_{how}" for how in features.SLOPES for name in "abc")]
+    row = features.correlations({name: track.astype(np.float32) for name, track in tracks.items()})
+    expected = np.corrcoef(moving)
+    assert len(row) == 36
+    for (i, a), (j, b) in combinations(enumerate(names), 2):
+        assert_allclose(row[f"corr_{a}_with_{b}"], expected[i, j], atol=1 / 512 + 1e-5, err_msg=f"{a} {b}")
+
+
+def test_what_does_not_move_is_correlated_with_nothing():
+    n = 200
+    row = features.correlations(
+        {"flat": np.full(n, -73.3), "b": np.sin(np.arange(n)), "minus": -np.sin(np.arange(n))}
+    )
+    assert row["corr_b_with_minus"] == row["corr_b_slow_with_minus_slow"] == -1
+    assert not any(value for name, value in row.items() if "flat" in name)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_correlations_of_too_few_frames_are_zero(n):
+    row = features.correlations({"a": np.arange(n), "b": np.arange(n)})
+    assert len(row) == 15
+    assert not any(row.values())
+
+
+def test_pitch_goes_on_between_voiced_frames():
+    values, known = np.array([9, 2, 7, 7, 5, 9], np.float32), np.array([0, 1, 0, 0, 1, 0], bool)
+    assert_allclose(features._between(values, known), [2, 2, 3, 4, 5, 5])
+    assert_allclose(features._between(values, known & False), 0)
+
+
 # --- values that are known -------------------------------------------------------------------------
 
 
@@ -297,9 +338,11 @@ def test_a_small_golden_row():
         "time_duration": 1.2,
         "time_pause_share": 0.27119,
         "time_rhythm4hz": 0.30016,
+        "corr_mfcc_02_with_voicing": 0.80078,
+        "corr_f0_fast_with_voicing_slow": -0.23438,
     }
     row = extract(clip_of(speech("happy", 1)))
-    assert_allclose([row[name] for name in golden], list(golden.values()), rtol=1e-3)
+    assert_allclose([row[name] for name in golden], list(golden.values()), rtol=1e-3, atol=1 / 256)
 
 
 # --- gain ------------------------------------------------------------------------------------------
@@ -316,6 +359,8 @@ def test_gain_moves_levels_and_nothing_else():
             assert_allclose(soft[name] - loud[name], shift, atol=0.05, err_msg=name)
         elif name == "mfcc_01_mean":
             assert_allclose(soft[name] - loud[name], shift * np.sqrt(FULL.n_mels), rtol=0.01)
+        elif stem == "corr":
+            assert_allclose(soft[name], loud[name], atol=0.02, err_msg=name)
         elif stem in ("time", "f0", "chroma", "zcr", "voicing"):
             assert_allclose(soft[name], loud[name], rtol=0.01, atol=0.02, err_msg=name)
 

@@ -48,9 +48,7 @@ def halves(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def ravdess_table() -> pd.DataFrame:
-    return tables.load(tables.SHIPPED)[
-        ["clip_id", "speaker", "emotion", "statement", "corpus", "audio_sha256"]
-    ]
+    return tables.shipped()[["clip_id", "speaker", "emotion", "statement", "corpus", "audio_sha256"]]
 
 
 # --- what passes -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import reruns
+from ser_lib import evaluate, reruns
 from ser_lib.cli import main
 from ser_lib.errors import ReportError
 from ser_lib.report import parameters
@@ -96,6 +96,21 @@ def test_features_writes_a_table_that_loads(tmp_path, tiny_corpus):
     )
     assert done.exit_code == 0, done.output
     assert len(tables.load(tmp_path / "t.parquet", FeatureConfig("classic"))) == 108
+
+
+def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
+    from ser_lib import augment, tables
+
+    command = ["features", str(tiny_corpus), str(tmp_path / "t.parquet"), "--family", "timing"]
+    for extra, n_clips in (([], 108), (["--copies"], 108 * len(augment.TRAINING))):
+        done = CliRunner().invoke(main, [*command, *extra])
+        assert done.exit_code == 0, done.output
+        table = tables.load(tmp_path / "t.parquet")
+        assert len(table) == n_clips
+        assert all(name.startswith("time_") for name in evaluate.feature_columns(table))
+    done = CliRunner().invoke(main, [*command[:-1], "melody"])
+    assert done.exit_code == 2
+    assert "no melody in full; it has chroma, correlation, energy" in done.output
 
 
 def test_the_main_table_marks_the_random_split(tmp_path):

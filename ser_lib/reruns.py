@@ -228,7 +228,7 @@ def main_table(results: pd.DataFrame) -> str:
         "random": "random split ✗",
     }
     uar = results[results["metric"] == "uar"].drop_duplicates(["emotions", "model", "protocol"])
-    uar = uar[uar["protocol"].isin(list(names))]
+    uar = uar[uar["protocol"].isin(list(names))].sort_values("emotions", kind="stable")
     protocols = [name for name in names if name in set(uar["protocol"])]
     lines = [
         "| emotions | model | " + " | ".join(names[name] for name in protocols) + " |",

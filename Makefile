@@ -38,10 +38,15 @@ data: $(READY)  ## download RAVDESS speech (208 MB) into data/ravdess
 bench: $(READY)  ## how long things take: reports/bench.md (ARGS="--quick --out folder")
 	$(RUN) ser_lib bench $(ARGS)
 
-lock:  ## resolve requirements.lock anew (needs uv)
+COMPILE := uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --no-header --no-annotate --python-version 3.11
+
+lock:  ## resolve requirements.lock and requirements-serve.lock anew (needs uv)
 	{ echo '# Exact versions with hashes, one set for Python 3.11 to 3.13. Made by `make lock`; environment.yml installs the same file.'; \
-	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev pyproject.toml; } > requirements.lock.new
+	$(COMPILE) --extra dev pyproject.toml; } > requirements.lock.new
+	{ echo '# Of requirements.lock what serve.py needs. Made by `make lock`; the Dockerfile installs it.'; \
+	$(COMPILE) --constraint requirements.lock.new --group serve; } > requirements-serve.lock.new
 	mv requirements.lock.new requirements.lock
+	mv requirements-serve.lock.new requirements-serve.lock
 
 clean:  ## remove the environment and the feature cache
 	rm -rf .venv data/cache

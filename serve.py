@@ -1,161 +1,190 @@
-"""The prediction server: a page at /, POST /predict, GET /health.
+"""The prediction server: parse, one call into `ser_lib.bundle`, answer. Run it, or `gunicorn 'serve:create_app()'`.
 
 Uploads are held in memory, answered, and neither stored nor logged. Every error is
-application/problem+json (RFC 9457).
+application/problem+json (RFC 9457). The answers are described by /openapi.json.
 """
 
 from __future__ import annotations
 
-import argparse
+import csv
 import io
-import logging
-import os
-import signal
 import sys
-from contextlib import suppress
+import time
 from pathlib import PurePosixPath
 
-import numpy as np
-import soundfile
-import waitress
-from flask import Flask, Request, abort, json, request
-from threadpoolctl import threadpool_limits
-from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask
-from werkzeug.exceptions import HTTPException, UnprocessableEntity
+import click
+import prometheus_client as prometheus
+from flask import Flask, abort, request
+from werkzeug.exceptions import HTTPException, ServiceUnavailable, UnprocessableEntity
 
-from ser_lib import bundle
-from ser_lib.errors import AudioError, BundleError
+from ser_lib import audio, bundle, server
+from ser_lib.errors import BundleError, SerError
 
-MAX_BYTES = 20_000_000
-TOO_LARGE = f"the upload is larger than {MAX_BYTES / 1e6:.0f} MB; send a shorter or a compressed clip"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "Permissions-Policy": "microphone=(self)",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+ABOUT = (
+    "name", "version", "created", "estimator", "classes", "training", "headline", "metrics", "intensity", "enrolled",
+    "abstain_below", "licence",
+)  # fmt: skip
 
 
-class InMemory(Request):
-    """A request whose form files never touch the disk, where werkzeug would put large ones."""
-
-    def _get_file_stream(self, *sizes, **types) -> io.BytesIO:
-        return io.BytesIO()
-
-
-class ProblemTask(ErrorTask):
-    """What waitress refuses before Flask sees it, in the same form."""
-
-    def execute(self):
-        error = self.request.error
-        body = problem(error.code, error.reason, TOO_LARGE if error.code == 413 else error.body).encode()
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers += [("Content-Type", "application/problem+json"), *HEADERS.items()]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
+def uploads(field: str = "file") -> list[tuple[str, bytes]]:
+    """Names and contents of a form field's files, or of the raw body."""
+    if field == "file" and (
+        request.mimetype.startswith("audio/") or request.mimetype == "application/octet-stream"
+    ):
+        return [("clip", request.get_data(cache=False))]
+    found = request.files.getlist(field)
+    return [
+        (PurePosixPath((file.filename or "").replace("\\", "/")).name or "clip", file.read())
+        for file in found
+    ]
 
 
-def problem(status: int, title: str, detail: str) -> str:
-    """The body of an error."""
-    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}) + "\n"
+def as_csv(windows: list[dict], labels: list[str]) -> str:
+    """A timeline, one row a window."""
+    out = io.StringIO()
+    columns = ("start_s", "end_s", "emotion", "confidence", "abstained")
+    table = csv.writer(out)
+    table.writerow([*columns, *(f"p_{label}" for label in labels)])
+    for window in windows:
+        p = window.get("probabilities", {})
+        table.writerow([*(window.get(name) for name in columns), *(p.get(label) for label in labels)])
+    return out.getvalue()
 
 
-def upload() -> tuple[bytes, str]:
-    """The clip of the request and the base name of its file: form field `file`, or a raw body."""
-    if request.mimetype.startswith("audio/") or request.mimetype == "application/octet-stream":
-        return request.get_data(cache=False), "clip"
-    file = request.files.get("file")
-    if file is None:
-        abort(400, f"no file in a form field 'file'; try: curl -F file=@clip.wav {request.url}")
-    return file.read(), PurePosixPath((file.filename or "").replace("\\", "/")).name or "clip"
-
-
-def create_app(bundle_path: str | os.PathLike | None = None) -> Flask:
-    """The application around one model, loaded and warm.
+def create_app(settings: dict | None = None) -> Flask:
+    """The application around one model, loaded, checked and warm; by default as the environment says.
 
     Raises
     ------
     BundleError
         As `bundle.load`.
     """
-    model = bundle.load(bundle_path or bundle.DEFAULT)
-    hum = io.BytesIO()
-    soundfile.write(hum, np.sin(np.arange(48_000) / 40), 48_000, format="WAV")
-    model.predict(hum.getvalue())
-    with suppress(AudioError):
-        model.predict(b"not audio")  # loads FFmpeg
-
-    app = Flask(__name__, static_folder="ser_lib/web", static_url_path="/web")
-    app.request_class = InMemory
-    app.json.sort_keys = False
-    app.config.update(MAX_CONTENT_LENGTH=MAX_BYTES, MAX_FORM_MEMORY_SIZE=MAX_BYTES)
+    given = settings or main.make_context("serve.py", []).params
+    model = bundle.load(given["model"])  # the golden clips warm it up
+    server.warm_up()
+    counts = server.Counts()
+    slots = server.Slots(given["threads"], given["wait"], counts.in_flight)
+    app = server.flask_app(__name__, counts, max_bytes=given["max_bytes"])
 
     @app.get("/")
     def page():
         return app.send_static_file("index.html")
 
+    @app.get("/openapi.json")
+    def openapi():
+        return app.send_static_file("openapi.json")
+
     @app.get("/health")
     def health():
-        about = ("name", "version", "created", "classes", "headline")
-        passport = {key: model.passport.get(key) for key in about}
-        return {"status": "ok", "model": passport, "max_bytes": MAX_BYTES}
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    def ready():
+        try:
+            model.check()
+        except BundleError as error:
+            raise ServiceUnavailable(str(error)) from error
+        return {"status": "ready"}
+
+    @app.get("/model")
+    def about():
+        limits = {
+            "max_bytes": given["max_bytes"],
+            "max_seconds": audio.MAX_S,
+            "max_files": given["max_files"],
+        }
+        features = {"feature_set": model.config.name, "n_features": len(model.passport["feature_names"])}
+        return (
+            {key: model.passport[key] for key in ABOUT if key in model.passport}
+            | features
+            | {"limits": limits}
+        )
+
+    @app.get("/metrics")
+    def metrics():
+        return prometheus.generate_latest(counts.registry), {"Content-Type": prometheus.CONTENT_TYPE_LATEST}
 
     @app.post("/predict")
     def predict():
-        clip, name = upload()
+        clips, references = uploads(), [content for _, content in uploads("reference")]
+        if not clips:
+            abort(400, f"no file in a form field 'file'; try: curl -F file=@clip.wav {request.base_url}")
+        if len(clips) + len(references) > given["max_files"]:
+            abort(413, f"{len(clips) + len(references)} files; at most {given['max_files']} in a request")
+        hear = timeline if request.args.get("timeline", "0") not in ("", "0", "false") else single
+        with slots:
+            if len(clips) == 1:
+                return hear(*clips[0], references)
+            return {"results": [either(hear, name, content, references) for name, content in clips]}
+
+    def single(name, content, references):
+        started = time.perf_counter()
         try:
-            return {"file": name, **model.predict(clip, name=name)}
-        except AudioError as error:
+            answer = model.predict(content, name=name, references=references)
+        except SerError as error:
+            counts.refused.inc()
             raise UnprocessableEntity(str(error)) from error
+        counts.heard(answer["emotion"], answer["abstained"], time.perf_counter() - started)
+        return {"file": name, **answer}
 
-    @app.errorhandler(HTTPException)
-    def refuse(error):
-        detail = TOO_LARGE if error.code == 413 else error.description
-        response = error.get_response()
-        response.data, response.mimetype = problem(error.code, error.name, detail), "application/problem+json"
-        return response
+    def timeline(name, content, references):
+        try:
+            windows = list(model.timeline(content, name=name))
+        except SerError as error:
+            counts.refused.inc()
+            raise UnprocessableEntity(str(error)) from error
+        if request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv":
+            return as_csv(windows, model.passport["classes"]), {"Content-Type": "text/csv; charset=utf-8"}
+        about = {"duration_s": windows[-1]["end_s"], "window_s": bundle.WINDOW_S, "step_s": bundle.STEP_S}
+        return {"file": name, **about, "windows": windows}
 
-    @app.after_request
-    def protect(response):
-        response.headers.update(HEADERS)
-        return response
+    def either(hear, name, content, references):
+        try:
+            return hear(name, content, references)
+        except HTTPException as error:
+            return {"file": name, "error": server.problem(error)}
 
     return app
 
 
-def main() -> None:
-    """Serve until interrupted."""
-    parser = argparse.ArgumentParser(description="A page at /, POST /predict, GET /health.")
-    for name, kind, default, text in (
-        ("host", str, "127.0.0.1", "address to listen on; 0.0.0.0 for all"),
-        ("port", int, "8000", "0 for any free one"),
-        ("model", str, str(bundle.DEFAULT), "passport of the model"),
-        ("threads", int, "4", "clips heard at once"),
-    ):
-        variable = f"SER_{name.upper()}"
-        text += f" (default {default}, environment {variable})"
-        parser.add_argument(f"--{name}", type=kind, default=os.environ.get(variable) or default, help=text)
-    args = parser.parse_args()
-    if not 0 <= args.port < 65536 or args.threads < 1:
-        parser.error("the port is a number from 0 to 65535, and at least one thread is needed")
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    HTTPChannel.error_task_class = ProblemTask
-    threadpool_limits(1)  # of BLAS, within each of the server's threads
+ANY = click.IntRange(1)
+
+
+@click.command(context_settings={"auto_envvar_prefix": "SER", "show_default": True})
+@click.option("--host", default="127.0.0.1", show_envvar=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option(
+    "--port", default=8000, type=click.IntRange(0, 65535), show_envvar=True, help="0 for any free one."
+)
+@click.option("--model", default=str(bundle.DEFAULT), show_envvar=True, help="Passport of the model.")
+@click.option("--threads", default=4, type=ANY, show_envvar=True, help="Clips heard at once.")
+@click.option(
+    "--wait",
+    default=2.0,
+    show_envvar=True,
+    help="Seconds that a clip waits for its turn before it is refused.",
+)
+@click.option(
+    "--timeout",
+    default=60,
+    type=ANY,
+    show_envvar=True,
+    help="Seconds without a byte before a connection is closed.",
+)
+@click.option("--max-bytes", default=20_000_000, type=ANY, show_envvar=True, help="Of an upload.")
+@click.option("--max-files", default=16, type=ANY, show_envvar=True, help="In a request.")
+def main(**settings) -> None:
+    """A page at /, POST /predict; /health, /ready, /model, /metrics and /openapi.json."""
     try:
-        app = create_app(args.model)
+        app = create_app(settings)
     except BundleError as error:
         sys.exit(f"serve.py: {error}")
+    kept = ("host", "port", "threads", "timeout", "max_bytes")
     try:
-        waitress.serve(
-            app, host=args.host, port=args.port, threads=args.threads, ident=None,
-            max_request_body_size=2 * MAX_BYTES, inbuf_overflow=2 * MAX_BYTES,  # refused, never on disk
-        )  # fmt: skip
+        server.run(app, **{name: settings[name] for name in kept})
     except (OSError, ValueError) as error:
-        sys.exit(f"serve.py: cannot listen on {args.host} port {args.port} ({error}); give --host or --port")
+        sys.exit(
+            f"serve.py: cannot listen on {settings['host']} port {settings['port']} ({error}); give --host or --port"
+        )
 
 
 if __name__ == "__main__":

@@ -13,10 +13,7 @@ import pandas as pd
 from ser_lib import guard
 from ser_lib.errors import CorpusError
 from ser_lib.evaluate import feature_columns
-
-# How many clips what is known of all speakers counts for, beside the n clips of one.
-PRIOR_MEAN = 1  # the mean over speakers: n = 1 moves a feature half of the way, n = 3 three quarters
-PRIOR_DEVIATION = 4  # the deviation pooled over speakers
+from ser_lib.speakers import Speakers
 
 
 def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
@@ -56,9 +53,7 @@ def transductive_frames(table: pd.DataFrame, shape: tuple[int, int], by: str = "
 def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     """Features as differences from the mean of `n` neutral clips of the speaker, which are left out.
 
-    The mean is shrunk towards that of all speakers (`PRIOR_MEAN`), since that of few clips is mostly
-    chance. With two clips or more the features are also divided by the deviation of the speaker's clips
-    relative to the pooled one, shrunk towards 1 (`PRIOR_DEVIATION`); one clip has no deviation.
+    As `Speakers.relative_to`.
 
     Parameters
     ----------
@@ -79,7 +74,23 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     CorpusError
         A speaker has fewer than `n` neutral clips.
     """
-    columns = feature_columns(table)
+    columns, drawn = feature_columns(table), neutral_clips(table, n=n, seed=seed)
+    kept = table[~guard.origins(table).isin(guard.contents(drawn))].reset_index(drop=True)
+    values, known = kept[columns].to_numpy(np.float64), speakers(drawn)
+    for speaker, rows in kept.groupby("speaker").indices.items():
+        own = drawn[drawn["speaker"] == speaker][columns].to_numpy(np.float64)
+        values[rows] = known.relative_to(own, values[rows])
+    return _with_features(kept, values)
+
+
+def neutral_clips(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
+    """The rows of `n` neutral originals of each speaker, which `enrolled` draws at random.
+
+    Raises
+    ------
+    CorpusError
+        As `enrolled`.
+    """
     neutral = table[guard.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
     neutral = neutral[~guard.contents(neutral).duplicated()]
     counts = neutral["speaker"].value_counts().reindex(table["speaker"].unique(), fill_value=0)
@@ -88,20 +99,14 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
             f"speaker {counts.idxmin()} has {counts.min()} neutral clip(s), {n} are to be enrolled; "
             f"choose n from 1 to {max(counts.min(), 1)}, or leave the speaker out"
         )
-    drawn = neutral.groupby("speaker").sample(n, random_state=seed)
-    kept = table[~guard.origins(table).isin(guard.contents(drawn))].reset_index(drop=True)
-    by_speaker = drawn.groupby("speaker")[columns]
-    means = by_speaker.mean().astype(np.float64)
-    centre = means.mean() + (means - means.mean()) * n / (n + PRIOR_MEAN)
-    scale = _relative_deviation(by_speaker.var(ddof=1), n) if n > 1 else means * 0 + 1
-    values = kept[columns].to_numpy(np.float64) - centre.loc[kept["speaker"]].to_numpy()
-    return _with_features(kept, values / scale.loc[kept["speaker"]].to_numpy())
+    return neutral.groupby("speaker").sample(n, random_state=seed)
 
 
-def _relative_deviation(variance: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Of each speaker and feature, as a share of the pooled one; 1 for a feature that never varies."""
-    relative = (variance / variance.mean()).fillna(1)
-    return np.sqrt(((n - 1) * relative + PRIOR_DEVIATION) / (n - 1 + PRIOR_DEVIATION))
+def speakers(neutral: pd.DataFrame) -> Speakers:
+    """What is known of all speakers from a table of neutral clips: the mean of their means, and of their variances."""
+    by_speaker = neutral.groupby("speaker")[feature_columns(neutral)]
+    variance = by_speaker.var(ddof=1).mean().fillna(0)
+    return Speakers(by_speaker.mean().astype(np.float64).mean().to_numpy(), variance.to_numpy(np.float64))
 
 
 def relative_level(table: pd.DataFrame) -> pd.DataFrame:

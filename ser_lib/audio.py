@@ -10,7 +10,7 @@ M4A/AAC and the WebM that browsers record. Training and serving call the same `l
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,7 @@ Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # see `se
 
 MIN_S = 0.3  # seconds of sound; less holds no syllable
 MAX_S = 600.0  # seconds; longer recordings are for windowed prediction
+UNKNOWN = 2**48  # samples; what libsndfile says of a stream that does not tell its length is more
 MAX_VALUES = 60_000_000  # samples times channels: ten minutes of 48 kHz stereo; a small file can claim more
 MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz
 SILENCE = 1e-4  # peak amplitude, -80 dB full scale
@@ -113,8 +114,26 @@ def load(
     >>> clip.samples.shape, clip.samples.dtype.name, clip.source_rate
     ((16000,), 'float32', 48000)
     """
-    name = name or _name_of(source)
-    raw, rate = decode(source, name=name)
+    name = name or name_of(source)
+    return prepare(*decode(source, name=name), config, name=name, change=change, seed=seed)
+
+
+def prepare(
+    raw: np.ndarray,
+    rate: int,
+    config: AudioConfig = AudioConfig(),
+    *,
+    name: str,
+    change: Change | None = None,
+    seed: int = 0,
+) -> Audio:
+    """What `load` does after decoding; `raw` of shape (n_samples, n_channels) at `rate` hertz.
+
+    Raises
+    ------
+    AudioError
+        As `load`.
+    """
     duration = len(raw) / rate
     if duration < MIN_S:
         raise AudioError(f"{name}: {duration:.2f} s of audio; at least {MIN_S} s is needed")
@@ -136,7 +155,7 @@ def load(
     return Audio(samples, config.sample_rate, Path(name).name, duration, rate, raw.shape[1], content)
 
 
-def _name_of(source: Source) -> str:
+def name_of(source: Source) -> str:
     """The path, or the file object's name if it is text (a temporary file's is None or a number)."""
     name = source if isinstance(source, str | Path) else getattr(source, "name", None)
     return str(name) if isinstance(name, str | Path) else "audio"
@@ -148,42 +167,82 @@ def decode(source: Source, *, name: str | None = None) -> tuple[np.ndarray, int]
     Raises
     ------
     AudioError
-        Not found, not audio, empty, longer than `MAX_S`, or an absurd sample rate.
+        As `blocks`.
     """
-    import soundfile
+    parts = list(blocks(source, name=name))
+    rate = parts[0][1]
+    return parts[0][0] if len(parts) == 1 else np.concatenate([part for part, _ in parts]), rate
 
-    name = name or _name_of(source)
+
+def blocks(
+    source: Source, *, name: str | None = None, seconds: float | None = None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The samples as they are in the file, in parts of at most `seconds` (None: in one), each with the rate.
+
+    What says that it is longer than `MAX_S` is refused before anything is decoded.
+
+    Raises
+    ------
+    AudioError
+        Not found, not audio, damaged, empty, longer than `MAX_S`, or an absurd sample rate.
+    """
+    name = name or name_of(source)
     if isinstance(source, str | Path):
         if not Path(source).is_file():
             raise AudioError(f"{name}: no such file")
-        if not Path(source).stat().st_size:
-            raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
+        size = Path(source).stat().st_size
     else:
         source = io.BytesIO(source if isinstance(source, bytes) else source.read())
-        if not source.getbuffer().nbytes:
-            raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
+        size = source.getbuffer().nbytes
+    if not size:
+        raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
+    n_samples = 0
+    for part, rate in _with_soundfile(source, name, seconds):
+        n_samples += len(part)
+        if n_samples > MAX_S * rate:
+            raise _too_long(name)
+        yield part, rate
+    if not n_samples:
+        raise AudioError(f"{name}: no audio samples in the file; record or export it again")
+
+
+def _too_long(name: str) -> AudioError:
+    return AudioError(f"{name}: longer than {MAX_S:.0f} s; cut it into shorter clips")
+
+
+def _with_soundfile(
+    source: str | Path | io.BytesIO, name: str, seconds: float | None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """As `blocks`; what libsndfile does not know, or not to its end, is left to FFmpeg."""
+    import soundfile
+
+    part = None
     try:
         with soundfile.SoundFile(source) as file:
             rate = file.samplerate
             _check_rate(rate, name)
-            _check_size(min(file.frames, MAX_S * rate) * file.channels, name)
-            samples = file.read(int(MAX_S * rate) + 1, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, TypeError, ValueError):
-        samples, rate = _decode_with_ffmpeg(source, name)
-    if len(samples) > MAX_S * rate:
-        raise AudioError(f"{name}: longer than {MAX_S:.0f} s; cut it into shorter clips")
-    if not len(samples):
-        raise AudioError(f"{name}: no audio samples in the file; record or export it again")
-    return samples, rate
+            if MAX_S * rate < file.frames < UNKNOWN:
+                raise _too_long(name)
+            n = int(seconds * rate) if seconds else int(MAX_S * rate) + 1  # one more than is allowed
+            _check_size(min(file.frames, n) * file.channels, name)
+            while len(part := file.read(n, dtype="float32", always_2d=True)):
+                yield part, rate
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        if part is not None:
+            raise _damaged(name) from error
+        yield from _with_ffmpeg(source, name)
 
 
-def _decode_with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
-    """Read what libsndfile does not know, through PyAV; stops reading past `MAX_S`."""
+def _damaged(name: str) -> AudioError:
+    return AudioError(f"{name}: not audio, or damaged; WAV, FLAC, OGG, MP3, M4A and WebM are read")
+
+
+def _with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
+    """As `blocks`, in the parts that the codec has."""
     import av
 
     if isinstance(source, io.BytesIO):
         source.seek(0)
-    parts: list[np.ndarray] = []
     try:
         opened = source if isinstance(source, io.BytesIO) else str(source)
         with av.open(opened, options={"format_whitelist": CONTAINERS}) as container:
@@ -192,21 +251,38 @@ def _decode_with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> tuple[np.
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise ValueError("no decoder for the audio track")
-            rate = stream.sample_rate
+            rate, n_samples = stream.sample_rate, 0
             _check_rate(rate, name)
+            if (container.duration or 0) > MAX_S * av.time_base:
+                raise _too_long(name)
             to_float = av.AudioResampler(format="fltp", rate=rate)
-            n_samples = 0
             for frame in container.decode(audio=0):
-                parts += [part.to_ndarray() for part in to_float.resample(frame)]
                 n_samples += frame.samples
                 _check_size(n_samples * stream.channels, name)
-                if n_samples > MAX_S * rate:
-                    break
+                for part in to_float.resample(frame):
+                    yield part.to_ndarray().T, rate
     except (av.FFmpegError, ValueError, OverflowError) as error:
-        raise AudioError(
-            f"{name}: not audio, or damaged; WAV, FLAC, OGG, MP3, M4A and WebM are read"
-        ) from error
-    return (np.concatenate(parts, axis=1).T if parts else np.empty((0, 1), np.float32)), rate
+        raise _damaged(name) from error
+
+
+def stream(
+    source: Source, config: AudioConfig = AudioConfig(), *, name: str | None = None, seconds: float = 5.0
+) -> Iterator[np.ndarray]:
+    """Mono parts of a recording of any length at `config.sample_rate`, untrimmed, in little memory.
+
+    Raises
+    ------
+    AudioError
+        As `blocks`.
+    """
+    import soxr
+
+    resampler = None
+    for part, rate in blocks(source, name=name, seconds=seconds):
+        resampler = resampler or soxr.ResampleStream(rate, config.sample_rate, 1, "float32", "HQ")
+        yield resampler.resample_chunk(np.ascontiguousarray(mix_down(part)))
+    if resampler:
+        yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def _check_rate(rate: int, name: str) -> None:

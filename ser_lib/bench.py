@@ -27,7 +27,7 @@ from unittest import mock
 import numpy as np
 import soundfile
 
-from ser_lib import ROOT, audio, bench_report, bundle, corpus, features, lld
+from ser_lib import ROOT, audio, bench_report, bench_server, bundle, corpus, features, lld
 from ser_lib.errors import BundleError
 from ser_lib.features import FeatureConfig, extract
 from ser_lib.growth import growth
@@ -214,30 +214,6 @@ def cold(path: str, model: Path, times: int) -> dict[str, float]:
     return alternate({name: start(name) for name in commands}, [path], rounds=times, clock=time.perf_counter)
 
 
-def latency(clip: bytes, model: Path, times: int) -> list[float] | None:
-    """Seconds from POST to answer of a running server, one clip after the other; None if it does not start."""
-    import requests
-
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "serve.py"],
-        env=os.environ | {"SER_PORT": "0", "SER_MODEL": str(model)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    spent = []
-    try:
-        address = next((line.split()[-1] for line in process.stderr if "Serving on" in line), None)
-        while address and len(spent) < times:
-            start = time.perf_counter()
-            answer = requests.post(f"{address}/predict", files={"file": ("clip.wav", clip)}, timeout=60)
-            spent.append(time.perf_counter() - start)
-            answer.raise_for_status()
-    finally:
-        process.terminate()
-        process.wait(10)
-    return spent or None
-
-
 # --- clips -----------------------------------------------------------------------------------------
 
 
@@ -278,7 +254,7 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
     quick : bool
         A few synthesised clips, once each: shows that it runs, and no more.
     """
-    rounds, starts, posts, turns = (1, 1, 3, (1, 2)) if quick else (3, 5, 100, (1, 2, 2, 1))
+    rounds, starts, posts, turns = (1, 1, 40, (1, 2)) if quick else (3, 5, 10_000, (1, 2, 2, 1))
     model = Path(model).resolve()
     with tempfile.TemporaryDirectory() as scratch:
         real = None if quick else corpus.find_audio()
@@ -294,7 +270,7 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
         found["growth"] = [growth(n, source) for n in sizes] if importlib.util.find_spec("psutil") else []
     wav = io.BytesIO()
     soundfile.write(wav, speech(0), 48_000, format="WAV", subtype="PCM_16")
-    found["latency"] = latency(wav.getvalue(), model, posts)
+    found["server"] = bench_server.measure(wav.getvalue(), model, posts)
     out.mkdir(parents=True, exist_ok=True)
     bench_report.figure(found, out / "bench.png")
     (out / "bench.md").write_text(bench_report.markdown(found))

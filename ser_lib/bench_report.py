@@ -2,7 +2,7 @@
 
 `found` has `sides` and `stages` (median time a clip by name), `clips`, `clip_s`, `kind`, `real` of the
 sample, `cold` (by what a process does), `corpus` (runs with their number of processes), `growth` (runs by
-size) and `latency`.
+size) and `server` (see `bench_server`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 
-from ser_lib import plots
+from ser_lib import bench_server, plots
 
 LIBRARIES = ("numpy", "scipy", "soundfile", "soxr", "librosa", "opensmile", "scikit-learn")
 ASKED = (  # ours, the other side, at most this share of its time
@@ -70,12 +69,9 @@ def markdown(found: dict) -> str:
         "## The server",
         "Left out: it did not start; see `python serve.py`.",
     ]
-    if found["latency"]:
-        median, p95 = np.percentile(found["latency"], (50, 95))
-        parts[-1] = (
-            "From the POST of a clip of 3.5 s (48 kHz WAV) to the answer, one after the other: "
-            f"median {_ms(median)} ms, 95th percentile {_ms(p95)} ms."
-        )
+    if found["server"]:
+        text = "A clip of 3.5 s (48 kHz WAV). Python and HTTP take turns; two threads hear the many clients."
+        parts[-1] = text + "\n\n" + "\n".join(bench_server.lines(found["server"]))
     return "\n\n".join(parts) + "\n"
 
 

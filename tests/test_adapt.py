@@ -12,6 +12,7 @@ from test_evaluate import synthetic
 from ser_lib import adapt, corpus, evaluate, metrics, tables
 from ser_lib.augment import Gain
 from ser_lib.errors import CorpusError
+from ser_lib.speakers import PRIOR_DEVIATION, PRIOR_MEAN
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SPEAKERS = ("01", "02", "03", "05", "10", "17")  # of several published folds
@@ -124,10 +125,10 @@ def test_enrolled_clips_are_left_out_and_the_others_shifted(n):
     overall, pooled = np.mean(list(means.values()), axis=0), np.mean(list(variances.values()), axis=0)
     for row, clip in found.iterrows():
         x = table.loc[table["clip_id"] == clip["clip_id"], columns].to_numpy(float)[0]
-        centre = overall + (means[clip["speaker"]] - overall) * n / (n + adapt.PRIOR_MEAN)
+        centre = overall + (means[clip["speaker"]] - overall) * n / (n + PRIOR_MEAN)
         scale = 1
         if n > 1:
-            weight = adapt.PRIOR_DEVIATION
+            weight = PRIOR_DEVIATION
             scale = np.sqrt(((n - 1) * variances[clip["speaker"]] / pooled + weight) / (n - 1 + weight))
         assert_allclose(found.loc[row, columns].to_numpy(float), (x - centre) / scale, atol=1e-4)
 

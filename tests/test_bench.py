@@ -62,10 +62,12 @@ def planted() -> dict:
         "openSMILE eGeMAPS, from the file": 0.120,
     }  # fmt: skip
     one = {"clips": 10, "seconds": 10.0, "seconds_again": 9.0, "peak_mb": 200.0}
+    server = {"called": [0.01] * 100, "served": [0.012] * 98 + [0.5] * 2, "processes": [(1, 50.0), (2, 95.0)]}
+    server |= {"statuses": {200: 9_000, 503: 1_000}, "memory_mb": [200.0] * 5 + [202.0] * 5}
     two = one | {"seconds": 5.0, "seconds_again": 4.0}
     return {
         "sides": sides, "stages": {"pitch": 0.003, "the rest": 0.001}, "clips": 60, "clip_s": 3.5, "kind": "wav",
-        "real": False, "cold": {"import ser_lib": 0.04}, "latency": [0.01] * 99 + [0.5],
+        "real": False, "cold": {"import ser_lib": 0.04}, "server": server,
         "corpus": [(1, one | {"seconds": 9.0}), (2, two), (2, two), (1, one | {"seconds": 11.0})],
         "growth": [{"clips": 10_000, "seconds": 31.0, "peak_mib": 900.0, "own_mib": 300.0}],
     }  # fmt: skip
@@ -93,14 +95,18 @@ def test_the_report_says_what_was_found():
         "| 2 | 5.0 | 4.0 | 200.0 |",
         "| 10,000 | 31 | 900 | 300 |",
         "Two processes are 2.00 times as fast as one with the start of the processes, 2.25 times once they run.",
-        "median 10.0 ms, 95th percentile 10.0 ms",
+        "| HTTP / Python, medians | 1.20 | at most 1.5 |",
+        "| 99th percentile / median, over HTTP | 41.67 | at most 3 |",
+        "| two processes / one, clips a second | 95 / 50 = 1.90 | at least 1.8 |",
+        "| 10000 requests of 32 clients | 9000 of 200, 1000 of 503 | 200, and 503 beyond the limit |",
+        "| resident memory after a tenth and at the end | 200, 202 MB | the same |",
     ):
         assert line in text, line
     assert platform.node() not in text
 
 
 def test_the_report_says_what_was_left_out():
-    found = planted() | {"latency": None, "growth": []}
+    found = planted() | {"server": None, "growth": []}
     del found["sides"]["openSMILE eGeMAPS, from the file"]
     text = bench_report.markdown(found)
     assert "| openSMILE eGeMAPS, from the file | left out: `pip install opensmile` | – | 0.10 |" in text

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pytest
 import soundfile
 from synth import speech
 
-from ser_lib import audio, bundle, models
+from ser_lib import audio, bundle, models, pickles
+from ser_lib.bundle import Typical
 from ser_lib.corpus import FOUR
-from ser_lib.errors import AudioError, BundleError
+from ser_lib.errors import AudioError, BundleError, SerError
 from ser_lib.features import FeatureConfig, extract, feature_names
+from ser_lib.speakers import Speakers
 
 
 def wav(samples: np.ndarray, rate: int = 16_000) -> bytes:
@@ -36,9 +39,14 @@ def save_tiny(path: Path, **about):
     X = np.array([[row[name] for name in feature_names(config)] for row in rows], np.float32)
     model = models.make("logistic", logisticregression__C=1.0).fit(X, [emotion for emotion, _ in said])
     strong = models.make("logistic").fit(X, ["strong" if speaker > 2 else "normal" for _, speaker in said])
+    near = models.make("logistic", logisticregression__C=1.0).fit(
+        X - X.mean(axis=0), [each[0] for each in said]
+    )
     settings = {"abstain_below": 0.5, "conformal": {"0.9": 0.8}, "created": "2020-01-01"}
-    fitted, temperatures = {"emotion": model, "intensity": strong}, {"emotion": 1.5, "intensity": 1.0}
-    bundle.save(fitted, path, config=config, temperatures=temperatures, **settings | about)
+    settings |= {"temperatures": {"emotion": 1.5, "intensity": 1.0, "enrolled": 1.2}}
+    fitted = {"emotion": model, "intensity": strong, "enrolled": near}
+    known = {"typical": Typical.of(X), "speakers": Speakers(X.mean(axis=0), X.var(axis=0))}
+    bundle.save(fitted, path, config=config, **known, **settings | about)
     return model, X
 
 
@@ -61,6 +69,16 @@ def edit(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def again(path: Path, without: str = "", **changes) -> bundle.Bundle:
+    """Save a model once more with other settings, and load it."""
+    old = bundle.load(path)
+    kept = {key: old.passport[key] for key in ("temperatures", "abstain_below", "conformal", "created")}
+    fitted = {what: model for what, model in old.models.items() if what != without}
+    known = {"typical": old.typical, "speakers": None if without == "enrolled" else old.speakers}
+    bundle.save(fitted, path, config=old.config, **known, **kept | changes)
+    return bundle.load(path)
+
+
 def test_round_trip(saved):
     folder, model, X = saved
     loaded = bundle.load(folder / "tiny.json")
@@ -79,7 +97,7 @@ def test_probabilities_by_name(tiny, emotion):
     assert answer["confidence"] == answer["probabilities"][emotion]
     assert set(answer["probabilities"]) == set(FOUR)
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=3e-4)
-    assert answer["duration_s"] == 1.2
+    assert answer["heard"]["duration_s"] == 1.2
     assert answer["model"]["name"] == "tiny"
 
 
@@ -91,10 +109,9 @@ def test_same_clip_from_path_bytes_and_file(tiny, tmp_path):
 
 
 def test_temperature_softens_and_keeps_the_order(tiny):
-    clip = audio.load(wav(speech("calm", 3)))
-    sharp = bundle.load(tiny).probabilities(clip)["emotion"]
-    edit(tiny, temperatures={"emotion": 4.0, "intensity": 1.0})
-    soft = bundle.load(tiny).probabilities(clip)["emotion"]
+    clip = wav(speech("calm", 3))
+    sharp = bundle.load(tiny).predict(clip)["probabilities"]
+    soft = again(tiny, temperatures={"emotion": 4.0, "intensity": 1.0}).predict(clip)["probabilities"]
     assert max(soft.values()) < max(sharp.values())
     assert sorted(soft, key=soft.get) == sorted(sharp, key=sharp.get)
 
@@ -105,20 +122,89 @@ def test_intensity_set_and_abstaining(tiny):
     answer = bundle.load(tiny).predict(content)
     p = answer["probabilities"]
     assert answer["intensity"]["strong"] > 0.5
-    assert sum(answer["intensity"].values()) == pytest.approx(1, abs=2e-4)
+    assert sum(answer["intensity"].values()) == pytest.approx(1, abs=2e-6)
     last = min(p.values())
-    edit(tiny, abstain_below=answer["confidence"] + 1e-9, conformal={"0.9": 1 - last})
-    answer = bundle.load(tiny).predict(content)
+    answer = again(tiny, abstain_below=answer["confidence"] + 1e-9, conformal={"0.9": 1 - last}).predict(
+        content
+    )
     assert answer["abstained"]
+    assert answer["reason"].startswith(f"confidence {answer['confidence']:.2f}; ")
     assert set(answer["prediction_set"]) == set(FOUR)
-    edit(tiny, abstain_below=answer["confidence"], conformal={"0.9": 1 - last - 1e-9})
-    answer = bundle.load(tiny).predict(content)
+    at = {"abstain_below": answer["confidence"], "conformal": {"0.9": 1 - last - 1e-9}}
+    answer = again(tiny, **at).predict(content)
     assert not answer["abstained"]
+    assert answer["reason"] is None
     assert answer["prediction_set"] == sorted((label for label in p if p[label] > last), key=lambda k: -p[k])
-    fitted, passport = bundle.load(tiny).models, json.loads(tiny.read_text())
-    kept = {key: passport[key] for key in ("temperatures", "abstain_below", "conformal", "created")}
-    bundle.save({"emotion": fitted["emotion"]}, tiny, config=FeatureConfig("compact"), **kept)
-    assert "intensity" not in bundle.load(tiny).predict(content)
+    assert "intensity" not in again(tiny, without="intensity").predict(content)
+
+
+# --- the same speaker, long recordings, unusual ones ---
+
+
+def test_references_are_heard_by_the_enrolled_model(tiny):
+    model = bundle.load(tiny)
+    clip, own = wav(speech("sad", 1)), [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
+    rows = np.concatenate([model._features(audio.load(source)) for source in (clip, *own)])
+    x = model.speakers.relative_to(rows[1:], rows[:1])
+    p = model.models["enrolled"].predict_proba(x)[0]
+    p = p ** (1 / 1.2) / (p ** (1 / 1.2)).sum()
+    assert list(model.predict(clip, references=own)["probabilities"].values()) == pytest.approx(p, abs=2e-6)
+    assert model.predict(clip, references=own[:1]) != model.predict(clip, references=own)
+    with pytest.raises(SerError, match="not trained for reference clips"):
+        again(tiny, without="enrolled").predict(clip, references=own)
+
+
+def test_a_timeline_finds_each_emotion_where_it_is(tiny):
+    said = ["happy", "calm", "calm", "happy"]
+    sound = np.concatenate(
+        [np.tile(speech(emotion, 1), 5) for emotion in said] + [np.zeros(8 * 16_000, np.float32)]
+    )
+    windows = list(bundle.load(tiny).timeline(wav(sound)))
+    assert [window["start_s"] for window in windows] == pytest.approx(np.arange(len(windows)) * bundle.STEP_S)
+    assert windows[-1]["end_s"] == pytest.approx(len(sound) / 16_000, abs=0.01)
+    for i, emotion in enumerate(said):
+        inside = [w for w in windows if w["start_s"] >= 6 * i and w["end_s"] <= 6 * (i + 1)]
+        assert len(inside) >= 2
+        assert all(
+            w["emotion"] == emotion and w["confidence"] == max(w["probabilities"].values()) for w in inside
+        )
+    assert [w["emotion"] for w in windows if w["start_s"] >= 24] == [None] * sum(
+        w["start_s"] >= 24 for w in windows
+    )
+
+
+def test_a_short_clip_is_one_window_and_the_same_answer(tiny):
+    model, clip = bundle.load(tiny), wav(speech("happy", 2))
+    (window,) = model.timeline(clip)
+    answer = model.predict(clip)
+    assert window["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
+    assert (window["start_s"], window["end_s"]) == (0, 1.2)
+
+
+def test_a_timeline_of_no_audio_or_no_numbers_is_refused(tiny):
+    model = bundle.load(tiny)
+    with pytest.raises(AudioError, match=r"^note: not audio"):
+        list(model.timeline(b"hello", name="note"))
+    broken = speech("happy", 2)
+    broken[9_000] = np.nan
+    out = io.BytesIO()
+    soundfile.write(out, broken, 16_000, format="WAV", subtype="FLOAT")
+    with pytest.raises(AudioError, match="not numbers"):
+        list(model.timeline(out.getvalue()))
+
+
+def test_distance_is_one_at_the_farthest_hundredth():
+    values = np.random.default_rng(0).normal(5, [1, 100, 0], (1000, 3))
+    typical = Typical.of(values)
+    assert np.mean(typical.distance(values) > 1) == pytest.approx(0.01, abs=0.002)
+    assert typical.distance(values.mean(axis=0, keepdims=True)) == pytest.approx(0)
+    assert typical.distance(values[:1] + np.array([0, 1e6, 0])) > 100
+
+
+def test_golden_clips_tell_another_model(tiny):
+    edit(tiny, temperatures={"emotion": 2.5, "intensity": 1.0, "enrolled": 1.0})
+    with pytest.raises(BundleError, match=r"tiny: a golden clip is \w+ with 0\.\d+, the passport says"):
+        bundle.load(tiny)
 
 
 def test_bad_clip_is_named(tiny):
@@ -147,6 +233,34 @@ def test_altered_pickle_is_refused_unread(tiny, tmp_path):
     assert not (tmp_path / "owned").exists()
     pickle.loads(content)  # the payload works: had it been loaded, the folder would be there
     assert (tmp_path / "owned").exists()
+
+
+def test_a_pickle_that_names_anything_else_is_refused_though_its_hash_is_right(tiny, tmp_path):
+    content = pickle.dumps({"models": Payload(tmp_path / "owned"), "typical": None, "speakers": None})
+    tiny.with_suffix(".pkl").write_bytes(content)
+    edit(tiny, sha256=sha256(content).hexdigest())
+    with pytest.raises(BundleError, match=r"tiny\.pkl: it names posix\.mkdir, which is no part of a model"):
+        bundle.load(tiny)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps([1]), pickle.dumps({"models": {}})[:-3]])
+def test_what_is_no_pickle_of_a_model_is_refused(tiny, content):
+    tiny.with_suffix(".pkl").write_bytes(content)
+    edit(tiny, sha256=sha256(content).hexdigest())
+    with pytest.raises(BundleError, match=r"tiny\.pkl: .*not loaded"):
+        bundle.load(tiny)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_can_be_loaded(name):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 6)).astype(np.float32), np.tile(["a", "b"], 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = models.make(name).fit(x, y)
+    back = pickles.loads(pickle.dumps(model, protocol=5))
+    np.testing.assert_array_equal(back.predict_proba(x), model.predict_proba(x))
 
 
 def test_one_flipped_bit_is_refused(tiny):

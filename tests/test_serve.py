@@ -18,17 +18,19 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 import soundfile
 from synth import speech
 from test_bundle import save_tiny, wav
 
-from ser_lib import ROOT, audio
+from ser_lib import ROOT, audio, bundle, calibration
 from ser_lib.corpus import FOUR
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 48_000  # what browsers record
+SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
@@ -48,6 +50,19 @@ def start(*arguments, **environment) -> subprocess.Popen:
     )
 
 
+def serving(*arguments, log: list | None = None, **environment) -> tuple[subprocess.Popen, str]:
+    """A server that is ready, and its address; what it says goes into `log`."""
+    process, log = start(*arguments, **environment), [] if log is None else log
+    for line in process.stderr:
+        log.append(line)
+        if "Serving on" in line:
+            break
+    else:
+        pytest.fail("".join(log))
+    threading.Thread(target=lambda: log.extend(process.stderr), daemon=True).start()
+    return process, line.split()[-1]
+
+
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
     """The server's folder for temporary files."""
@@ -65,16 +80,9 @@ def passport(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(passport, scratch):
     """Address of a running server, which must still run after the last test."""
-    process = start("--model", passport, TMPDIR=str(scratch))
     log = []
-    for line in process.stderr:
-        log.append(line)
-        if "Serving on" in line:
-            break
-    else:
-        pytest.fail("".join(log))
-    threading.Thread(target=lambda: log.extend(process.stderr), daemon=True).start()
-    yield line.split()[-1]
+    process, address = serving("--model", passport, log=log, TMPDIR=str(scratch))
+    yield address
     assert process.poll() is None
     process.terminate()
     assert process.wait(10) == 0
@@ -132,7 +140,8 @@ def test_formats(server, clip, kind):
     assert answer["emotion"] == max(p, key=p.get) == "fearful"
     assert answer["confidence"] == p["fearful"]
     assert answer["file"] == f"clip.{kind}"
-    assert answer["duration_s"] == pytest.approx(1.2, abs=0.1)
+    assert answer["heard"]["duration_s"] == pytest.approx(1.2, abs=0.1)
+    assert all(text.startswith("narrow band") for text in answer["warnings"])  # as the synthesised clips are
     assert answer["model"]["name"] == "tiny"
 
 
@@ -173,12 +182,161 @@ def test_large_upload_stays_in_memory(server, scratch):
     assert not list(scratch.iterdir())
 
 
-def test_health(server):
-    body = requests.get(f"{server}/health", timeout=10).json()
-    assert body["status"] == "ok"
-    assert body["model"]["name"] == "tiny"
-    assert body["model"]["classes"] == sorted(FOUR)
-    assert body["model"]["headline"]["uar"] == 0.5
+def test_health_ready_and_model(server):
+    assert requests.get(f"{server}/health", timeout=10).json() == {"status": "ok"}
+    assert requests.get(f"{server}/ready", timeout=10).json() == {"status": "ready"}
+    about = requests.get(f"{server}/model", timeout=10).json()
+    assert about["name"] == "tiny"
+    assert about["classes"] == sorted(FOUR)
+    assert about["headline"]["uar"] == 0.5
+    assert (about["feature_set"], about["n_features"]) == ("compact", 105)
+    assert about["limits"] == {"max_bytes": 20_000_000, "max_seconds": 600, "max_files": 16}
+
+
+def test_not_ready_says_why(passport, monkeypatch):
+    import serve
+
+    client = serve.create_app(SETTINGS | {"model": passport}).test_client()
+    assert client.get("/ready").status_code == 200
+    monkeypatch.setattr(calibration, "sharpen", lambda p, temperature: p**9)
+    response = client.get("/ready")
+    assert response.status_code == 503
+    assert response.json["detail"].startswith("tiny: a golden clip is ")
+
+
+def test_metrics(server, clip):
+    def value(line: str) -> float:
+        text = requests.get(f"{server}/metrics", timeout=10).text
+        return float(next((row.split()[-1] for row in text.splitlines() if row.startswith(line + " ")), 0))
+
+    names = (
+        'ser_clips_total{emotion="fearful"}',
+        "ser_refused_total",
+        'ser_requests_total{route="/predict",status="422"}',
+    )
+    before = [value(name) for name in names]
+    send(server, encode(clip, "wav"))
+    send(server, b"hello")
+    assert [value(name) for name in names] == [n + 1 for n in before]
+    assert value("ser_in_flight") == 0
+    assert value("ser_predict_seconds_count") >= 1
+
+
+def test_several_files_are_answered_one_by_one(server, clip):
+    contents = [encode(clip, "wav"), b"hello", wav(speech("happy", 2))]
+    files = [("file", (f"{i}.wav", content)) for i, content in enumerate(contents)]
+    results = requests.post(f"{server}/predict", files=files, timeout=60).json()["results"]
+    assert results[0] == send(server, contents[0], "0.wav").json()
+    assert results[1]["file"] == "1.wav"
+    assert results[1]["error"]["status"] == 422
+    assert results[1]["error"]["detail"].startswith("1.wav: not audio")
+    assert results[2] == send(server, contents[2], "2.wav").json()
+    many = [("file", ("a.wav", b""))] * 17
+    assert problem(requests.post(f"{server}/predict", files=many, timeout=10), 413) == (
+        "17 files; at most 16 in a request"
+    )
+
+
+def test_references(server, passport):
+    own = [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
+    content = wav(speech("calm", 1))
+    files = [("file", ("clip.wav", content)), *(("reference", ("own.wav", one)) for one in own)]
+    answer = requests.post(f"{server}/predict", files=files, timeout=60).json()
+    assert answer == {"file": "clip.wav"} | bundle.load(passport).predict(content, references=own)
+    files[1] = ("reference", ("own.wav", b"hello"))
+    assert "not audio" in problem(requests.post(f"{server}/predict", files=files, timeout=60), 422)
+
+
+def test_timeline_as_json_and_csv(server, passport):
+    content = wav(np.tile(speech("happy", 1), 10))
+    ask = {"url": f"{server}/predict?timeline=1", "files": {"file": ("long.wav", content)}, "timeout": 60}
+    answer = requests.post(**ask).json()
+    windows = list(bundle.load(passport).timeline(content))
+    assert answer == {
+        "file": "long.wav",
+        "duration_s": 12.0,
+        "window_s": 3.0,
+        "step_s": 1.5,
+        "windows": windows,
+    }
+    response = requests.post(**ask, headers={"Accept": "text/csv"})
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    rows = pd.read_csv(io.StringIO(response.text))
+    assert list(rows.columns[:5]) == ["start_s", "end_s", "emotion", "confidence", "abstained"]
+    assert rows["p_happy"].to_list() == [window["probabilities"]["happy"] for window in windows]
+    assert problem(requests.post(**ask | {"files": {"file": ("n.wav", b"hello")}}), 422).startswith(
+        "n.wav: not audio"
+    )
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "m4a", "webm"])
+def test_served_and_called_answers_are_the_same(server, passport, clip, kind, tmp_path):
+    path = tmp_path / f"clip.{kind}"
+    path.write_bytes(encode(clip, kind))
+    served = send(server, path.read_bytes(), path.name).json()
+    said = subprocess.run(
+        [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(passport)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    called = json.loads(said.stdout)
+    assert served.pop("file") == path.name
+    assert called.pop("file") == str(path)
+    assert served["probabilities"] == pytest.approx(called["probabilities"], abs=1e-6)
+    assert {**served, "probabilities": 0} == {**called, "probabilities": 0}
+
+
+# --- limits, and the end ---
+
+
+def test_beyond_the_limit_is_503(passport):
+    process, address = serving("--model", passport, "--threads", "1", "--wait", "0.05")
+    content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: send(address, content), range(8)))
+        alive = requests.get(f"{address}/health", timeout=10)
+    process.terminate()
+    codes = [answer.status_code for answer in answers]
+    assert set(codes) == {200, 503}
+    refused = answers[codes.index(503)]
+    assert problem(refused, 503) == "too many clips at once; try again in a second"
+    assert refused.headers["Retry-After"] == "1"
+    assert alive.status_code == 200
+    assert process.wait(30) == 0
+
+
+def test_what_is_under_way_is_answered_after_sigterm(passport):
+    process, address = serving("--model", passport, "--threads", "2", "--wait", "30")
+    content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(send, address, content) for _ in range(4)]
+        wait_for(lambda: "ser_in_flight 2.0" in requests.get(f"{address}/metrics", timeout=10).text)
+        process.terminate()
+        answers = [future.result() for future in waiting]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert process.wait(30) == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{address}/health", timeout=5)
+
+
+def test_a_request_that_breaks_off_harms_nobody(server, clip):
+    host, port = server.removeprefix("http://").split(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nContent-Length: 99999\r\nContent-Type: audio/wav\r\n\r\nRIFF"
+            )
+    assert send(server, encode(clip, "wav")).status_code == 200
+
+
+@pytest.mark.skipif(os.name != "posix", reason="gunicorn needs a POSIX system")
+def test_the_app_is_found_by_other_servers(passport, monkeypatch):
+    import serve
+
+    monkeypatch.setenv("SER_MODEL", str(passport))
+    monkeypatch.setenv("SER_MAX_FILES", "3")
+    client = serve.create_app().test_client()
+    assert client.get("/model").json["limits"]["max_files"] == 3
+    assert client.get("/model").json["name"] == "tiny"
 
 
 # --- refusals ---
@@ -241,7 +399,7 @@ def test_unexpected_error_shows_no_inside(passport, monkeypatch):
     import serve
     from ser_lib.bundle import Bundle
 
-    client = serve.create_app(passport).test_client()
+    client = serve.create_app(SETTINGS | {"model": passport}).test_client()
     monkeypatch.setattr(Bundle, "predict", lambda *_, **__: 1 / 0)
     response = client.post("/predict", data={"file": (io.BytesIO(b"RIFF"), "clip.wav")})
     assert response.status_code == 500
@@ -279,16 +437,16 @@ def test_port_in_use_is_one_line(server, passport):
 def test_bad_settings_are_usage_errors(variable, value):
     code, said = run(**{variable: value})
     assert code == 2
-    assert "serve.py: error: " in said
+    assert "Error: Invalid value for '--" in said
 
 
 def test_help_lists_the_environment():
     said = subprocess.run(
         [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, text=True
     ).stdout
-    for name in ("host", "port", "model", "threads"):
+    for name in ("host", "port", "model", "threads", "wait", "timeout", "max-bytes", "max-files"):
         assert f"--{name}" in said
-        assert f"SER_{name.upper()}" in said
+        assert f"SER_{name.upper().replace('-', '_')}" in said
 
 
 # --- page ---
@@ -309,7 +467,7 @@ def test_page_and_assets(server, path, kind):
     assert response.headers["Content-Type"].startswith(kind)
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     policy = response.headers["Content-Security-Policy"]
-    assert policy.startswith("default-src 'self'; media-src 'self' blob:;")
+    assert policy.startswith("default-src 'self'; img-src 'self' blob:; media-src 'self' blob:;")
     assert "unsafe" not in policy
     assert "http" not in policy
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", response.text)

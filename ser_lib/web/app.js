@@ -1,99 +1,89 @@
-"use strict";
+// The page: takes a clip from a file or the microphone, asks the server, and hands the answer on.
+// answer.js shows answers, wave.js shows and plays the clip, particles.js moves the background.
+
+import { showAnswer, showListening, showNothing, showTimeline, showWait, terms } from "./answer.js";
+import { at, element, percent } from "./page.js";
+import { stir } from "./particles.js";
+import * as wave from "./wave.js";
 
 const MAX_RECORDING = 60; // seconds
-const at = (id) => document.getElementById(id);
+const MAX_REFERENCES = 3;
+const LONG = 8; // seconds; a longer clip is also heard window by window
 
 let maxBytes = 20e6;
 let emotions = []; // that the model knows
+let references = []; // neutral clips of the same speaker
+let current; // the clip on the page and its name
 let asking; // AbortController of the request under way
 let recorder; // MediaRecorder while recording
-
-function element(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-function percent(share) {
-  if (share > 0.99 && share < 1) return ">99%";
-  if (share < 0.01 && share > 0) return "<1%";
-  return `${Math.round(100 * share)}%`;
-}
 
 function showError(message) {
   at("error").textContent = message;
 }
 
-// --- result ---
+// --- asking ---
 
-function showBars(probabilities, values = true) {
-  const bars = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).map(([emotion, p]) => {
-    const bar = element("li", "");
-    const fill = element("div", "fill");
-    const track = element("div", "track");
-    track.setAttribute("aria-hidden", "true");
-    track.append(fill);
-    bar.style.setProperty("--colour", `var(--${CSS.escape(emotion)}, var(--other))`);
-    bar.append(element("span", "label", emotion), track, element("span", "value", values ? percent(p) : ""));
-    return [bar, fill, p];
-  });
-  at("bars").classList.toggle("empty", !values);
-  at("bars").replaceChildren(...bars.map(([bar]) => bar));
-  at("bars").getBoundingClientRect(); // lays out at width 0, so that the bars grow
-  for (const [, fill, p] of bars) fill.style.width = `${100 * p}%`;
+async function post(address, form, signal) {
+  const response = await fetch(address, { method: "POST", body: form, signal });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.detail ?? answer.title);
+  return answer;
 }
 
-function showResult({ emotion, confidence, probabilities, prediction_set, abstained, intensity, duration_s }) {
-  const heard = element("p", "emotion", emotion);
-  heard.style.setProperty("--colour", `var(--${CSS.escape(emotion)}, var(--other))`);
-  const said = [`${abstained ? "Not sure" : "Fairly sure"} (${percent(confidence)}), from ${duration_s.toFixed(1)} s of audio.`];
-  if (abstained) said.push(`It may be ${prediction_set.join(", ").replace(/, ([^,]*)$/, " or $1")}.`);
-  if (intensity) said.push(`Spoken with ${intensity.strong > 0.5 ? "strong" : "normal"} intensity (${percent(Math.max(...Object.values(intensity)))}).`);
-  at("verdict").replaceChildren(heard, ...said.map((line) => element("p", "sure", line)));
-  showBars(probabilities);
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  at("result").scrollIntoView({ block: "nearest", behavior: still ? "auto" : "smooth" });
+function explain(error) {
+  const lost = error instanceof TypeError || error instanceof SyntaxError;
+  return lost ? "The server does not answer. Is it still running?" : error.message;
 }
 
-function showNothing(message) {
-  at("verdict").replaceChildren(element("p", "hint", message));
-  showBars(Object.fromEntries(emotions.map((emotion) => [emotion, 0])), false);
+function formOf(clip, name) {
+  const form = new FormData();
+  form.append("file", clip, name);
+  return form;
 }
 
 async function hear(clip, name) {
   showError("");
   asking?.abort();
-  if (clip.size > maxBytes) {
-    showNothing("No result for this clip.");
-    return showError(`${name}: ${(clip.size / 1e6).toFixed(0)} MB; at most ${maxBytes / 1e6} MB can be sent.`);
+  const size = [clip, ...references].reduce((sum, file) => sum + file.size, 0);
+  if (size > maxBytes) {
+    showNothing("No answer for this clip.", emotions);
+    const beside = references.length ? " with the neutral clips" : "";
+    return showError(`${name}: ${(size / 1e6).toFixed(0)} MB${beside}; at most ${maxBytes / 1e6} MB can be sent.`);
   }
-  URL.revokeObjectURL(at("player").src);
-  at("player").src = URL.createObjectURL(clip);
-  at("name").textContent = name;
-  at("clip").hidden = false;
+  if (current?.clip !== clip) wave.show(clip, name);
+  current = { clip, name };
 
   const mine = (asking = new AbortController());
+  showListening();
   at("result").setAttribute("aria-busy", "true");
-  at("verdict").replaceChildren(element("p", "hint", "Listening…"));
-  const form = new FormData();
-  form.append("file", clip, name);
   try {
-    const response = await fetch("predict", { method: "POST", body: form, signal: mine.signal });
-    const answer = await response.json();
-    if (!response.ok) throw new Error(answer.detail);
-    showResult(answer);
+    const form = formOf(clip, name);
+    for (const reference of references) form.append("reference", reference, reference.name);
+    const answer = await post("predict", form, mine.signal);
+    showAnswer(answer, references.length);
+    if (answer.heard?.duration_s > LONG) await hearWindows(clip, name, mine.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
-    const lost = error instanceof TypeError || error instanceof SyntaxError;
-    showNothing("No result for this clip.");
-    showError(lost ? "The server does not answer. Is it still running?" : error.message);
+    showNothing("No answer for this clip.", emotions);
+    showError(explain(error));
   } finally {
     if (mine === asking) at("result").removeAttribute("aria-busy");
   }
 }
 
-// --- file and drop ---
+async function hearWindows(clip, name, signal) {
+  at("result").removeAttribute("aria-busy");
+  showWait("Listening window by window…");
+  try {
+    showTimeline(await post("predict?timeline=1", formOf(clip, name), signal));
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    showWait("");
+    showError(`The clip could not be heard window by window: ${explain(error)}`);
+  }
+}
+
+// --- files ---
 
 at("file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
@@ -116,12 +106,50 @@ addEventListener("drop", (event) => {
   else showError("That was not a file. Drop an audio file.");
 });
 
+// --- neutral clips of the speaker ---
+
+function refer(files) {
+  references = files.slice(0, MAX_REFERENCES);
+  const names = references.map(({ name }) => name).join(", ");
+  const left = files.length - references.length;
+  at("referred").textContent = names && `Sent with each clip: ${names}${left ? ` (${left} more left out)` : ""}.`;
+  at("forget").hidden = !references.length;
+  if (current) hear(current.clip, current.name);
+}
+
+at("references").addEventListener("change", ({ target }) => {
+  if (target.files.length) refer([...target.files]);
+  target.value = "";
+});
+at("forget").addEventListener("click", () => {
+  refer([]);
+  at("references").focus(); // the button is gone
+});
+
 // --- recording ---
 
 function whyNot(error) {
   if (error.name === "NotAllowedError") return "The microphone is blocked. Allow it for this page, or choose a file.";
   if (error.name === "NotFoundError") return "No microphone was found. Connect one, or choose a file.";
   return `The microphone cannot be used (${error.message}). Choose a file instead.`;
+}
+
+/** Call with the level of the stream, 0 to 1, until what this returns is called. */
+function listen(stream, call) {
+  const context = new AudioContext();
+  const analyser = new AnalyserNode(context, { fftSize: 1024 });
+  context.createMediaStreamSource(stream).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    const loudest = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
+    call(Math.min(1, Math.sqrt(loudest)));
+  }, 50);
+  return () => {
+    clearInterval(timer);
+    context.close();
+    call(0);
+  };
 }
 
 async function record() {
@@ -143,52 +171,92 @@ async function record() {
     at("record").disabled = false;
   }
 
+  wave.pause();
   const parts = [];
   const start = performance.now();
   const tick = () => {
     const seconds = Math.floor((performance.now() - start) / 1000);
-    at("record-label").textContent = `Stop (${seconds} of ${MAX_RECORDING} s)`;
+    at("record-hint").textContent = `${seconds} of ${MAX_RECORDING} s`;
     if (seconds >= MAX_RECORDING) recorder?.stop();
   };
   const timer = setInterval(tick, 200);
+  const deafen = listen(stream, (level) => {
+    at("level").style.transform = `scaleX(${level})`;
+    stir(level);
+  });
   recorder.ondataavailable = ({ data }) => parts.push(data);
   recorder.onstop = () => {
     clearInterval(timer);
+    deafen();
     const type = recorder.mimeType;
     recorder = undefined;
     stream.getTracks().forEach((track) => track.stop());
     at("record").classList.remove("on");
     at("record-label").textContent = "Record";
-    hear(new Blob(parts, { type }), type.includes("mp4") ? "recording.m4a" : "recording.webm");
+    at("record-hint").textContent = "with the microphone";
+    const extension = type.includes("mp4") ? "m4a" : type.includes("ogg") ? "ogg" : "webm";
+    hear(new Blob(parts, { type }), `recording.${extension}`);
   };
   recorder.start();
   at("record").classList.add("on");
+  at("record-label").textContent = "Stop";
   tick();
 }
 
 at("record").addEventListener("click", () => (recorder ? recorder.stop() : record()));
 
-// --- model ---
+// --- the model ---
 
-async function introduce() {
+const SCORES = { uar: "UAR", accuracy: "accuracy", macro_f1: "macro F1", weighted_f1: "weighted F1" };
+const exact = (share) => `${(100 * share).toFixed(1)}%`;
+
+function introduce({ name, version, created, estimator, classes, n_features, feature_set, headline, metrics, training, abstain_below, licence, limits }) {
+  emotions = classes ?? [];
+  maxBytes = limits?.max_bytes ?? maxBytes;
+  const most = limits?.max_seconds ? ` and ${limits.max_seconds / 60} minutes` : "";
+  at("limits").textContent = `, up to ${maxBytes / 1e6} MB${most}`;
+
+  const said = [`${name} ${version}, made on ${created}.`];
+  if (headline) {
+    const { uar, low, high } = headline;
+    said.push(
+      `On speakers it had never heard, it found ${percent(uar)} of the clips of each emotion on average`,
+      `(UAR; 95% interval ${percent(low)} to ${percent(high)}, chance ${percent(1 / emotions.length)}).`,
+    );
+  }
+  at("model").textContent = said.join(" ");
+
+  const { clips, speakers, copies } = training ?? {};
+  const number = (n) => n.toLocaleString("en");
+  terms(at("facts"), [
+    ["Method", estimator],
+    ["Features", n_features && `${number(n_features)} numbers of each clip${feature_set ? ` (${feature_set})` : ""}`],
+    ["Emotions", emotions.join(", ")],
+    ["Learnt from", clips && `${number(clips)} clips of ${speakers} speakers${copies ? `, and ${number(copies)} altered copies of them` : ""}`],
+    ["Scored by", headline?.protocol && `${headline.protocol}: no speaker of the test was heard in training`],
+    ["Not sure", abstain_below && `below a confidence of ${exact(abstain_below)}`],
+    ["Licence", licence],
+  ]);
+  const rows = Object.entries(metrics ?? {}).map(([key, { value, low, high }]) => {
+    const score = element("th", "", SCORES[key] ?? key.replaceAll("_", " "));
+    score.scope = "row";
+    const interval = low === undefined ? "" : `${exact(low)} to ${exact(high)}`;
+    return element("tr", "", score, element("td", "", exact(value)), element("td", "", interval));
+  });
+  at("scores").tBodies[0].replaceChildren(...rows);
+  at("scores").hidden = !rows.length;
+  at("technical").hidden = false;
+}
+
+async function start() {
   try {
-    const { model, max_bytes } = await (await fetch("health")).json();
-    maxBytes = max_bytes;
-    emotions = model.classes;
-    const parts = [`${model.name} ${model.version}, made on ${model.created}.`];
-    if (model.headline) {
-      const { uar, low, high } = model.headline;
-      const chance = percent(1 / emotions.length);
-      parts.push(
-        `On speakers it had never heard, it found ${percent(uar)} of the clips of each emotion on average`,
-        `(UAR; 95% interval ${percent(low)} to ${percent(high)}, chance ${chance}).`,
-      );
-    }
-    at("model").replaceChildren(element("strong", "", "Model."), ` ${parts.join(" ")}`);
-    if (!asking) showNothing("Waiting for a clip.");
+    const response = await fetch("model");
+    if (!response.ok) throw new Error();
+    introduce(await response.json());
   } catch {
     showError("The server does not answer. Is it still running?");
   }
+  if (!asking) showNothing("Waiting for a clip.", emotions);
 }
 
-introduce();
+start();

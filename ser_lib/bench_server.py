@@ -1,0 +1,137 @@
+"""What the server adds to the work itself, how it scales to two processes, and what many clients do to it."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ser_lib import ROOT, bundle
+from ser_lib.errors import BundleError
+
+CLIENTS = 32
+THREADS = 2  # clips heard at once under many clients
+
+
+@contextmanager
+def running(model: Path, **settings: object):
+    """A server's process and address; SystemExit if it does not start."""
+    environment = {f"SER_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "serve.py"],
+        env=os.environ | {"SER_PORT": "0", "SER_MODEL": str(model)} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = next((line.split()[-1] for line in process.stderr if "Serving on" in line), None)
+        if address is None:
+            raise SystemExit("the server does not start; see `python serve.py`")
+        yield process, address.removeprefix("http://")
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def post(connection: HTTPConnection, clip: bytes) -> int:
+    """Status of an answer that was read to its end."""
+    connection.request("POST", "/predict", clip, {"Content-Type": "audio/wav"})
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def measure(clip: bytes, model: Path, n: int) -> dict | None:
+    """Seconds, ratios and memory, of `n` requests or a part of them; None if the model cannot be loaded.
+
+    Returns
+    -------
+    dict
+        `called`, `served`: seconds a clip, turn by turn, in Python and over HTTP with one thread;
+        `processes`: clips a second of one and of two servers of one thread; `statuses`: how many answers of
+        each under `CLIENTS` clients; `memory_mb`: resident after each tenth of these.
+    """
+    try:
+        called_model = bundle.load(model)
+    except BundleError:
+        return None
+    with threadpool_limits(1), running(model, threads=1) as (_, address):
+        found = _turns(called_model, clip, address, max(10, n // 20))
+    found["processes"] = [_throughput(model, clip, k, max(20, n // 20)) for k in (1, 2, 2, 1)]
+    with running(model, threads=THREADS, wait=0.1) as (process, address):
+        return found | _many(process.pid, address, clip, n)
+
+
+def _turns(model: bundle.Bundle, clip: bytes, address: str, n: int) -> dict:
+    connection, called, served = HTTPConnection(address, timeout=60), [], []
+    for _ in range(n):
+        start = time.perf_counter()
+        model.predict(clip)
+        middle = time.perf_counter()
+        assert post(connection, clip) == 200
+        called.append(middle - start)
+        served.append(time.perf_counter() - middle)
+    return {"called": called, "served": served}
+
+
+def _throughput(model: Path, clip: bytes, k: int, n: int) -> tuple[int, float]:
+    """`k`, and the clips a second of as many servers, each with two clients that always ask."""
+    with ExitStack() as servers, ThreadPoolExecutor(2 * k) as pool:
+        addresses = [servers.enter_context(running(model, threads=1, wait=60))[1] for _ in range(k)]
+        start = time.perf_counter()
+        list(pool.map(_ask, [(address, clip, n // 2) for address in 2 * addresses]))
+        return k, k * 2 * (n // 2) / (time.perf_counter() - start)
+
+
+def _ask(job: tuple[str, bytes, int]) -> list[int]:
+    address, clip, n = job
+    connection = HTTPConnection(address, timeout=120)
+    return [post(connection, clip) for _ in range(n)]
+
+
+def _many(pid: int, address: str, clip: bytes, n: int) -> dict:
+    statuses, memory = [], []
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for _ in range(10):
+            share = [(address, clip, max(1, n // 10 // CLIENTS))] * CLIENTS
+            statuses += [status for part in pool.map(_ask, share) for status in part]
+            memory.append(_resident_mb(pid))
+    return {"statuses": {code: statuses.count(code) for code in sorted(set(statuses))}, "memory_mb": memory}
+
+
+def _resident_mb(pid: int) -> float:
+    """Of a process; nan where the system does not tell."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return float("nan")
+    return next(
+        int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS")
+    )
+
+
+def lines(found: dict) -> list[str]:
+    """The section of `bench.md`."""
+    called, served = statistics.median(found["called"]), statistics.median(found["served"])
+    p99 = float(np.quantile(found["served"], 0.99))
+    rate = {k: statistics.mean(r for m, r in found["processes"] if m == k) for k in (1, 2)}
+    memory, total = found["memory_mb"], sum(found["statuses"].values())
+    answers = ", ".join(f"{n} of {code}" for code, n in found["statuses"].items())
+    return [
+        "| what | measured | asked |\n|---|---|---|",
+        f"| a clip in Python, `Bundle.predict` | {1000 * called:.1f} ms | |",
+        f"| the same over HTTP, one thread | {1000 * served:.1f} ms | |",
+        f"| HTTP / Python, medians | {served / called:.2f} | at most 1.5 |",
+        f"| 99th percentile / median, over HTTP | {p99 / served:.2f} | at most 3 |",
+        f"| two processes / one, clips a second | {rate[2]:.0f} / {rate[1]:.0f} = {rate[2] / rate[1]:.2f} | at least 1.8 |",
+        f"| {total} requests of {CLIENTS} clients | {answers} | 200, and 503 beyond the limit |",
+        f"| resident memory after a tenth and at the end | {memory[0]:.0f}, {memory[-1]:.0f} MB | the same |",
+    ]

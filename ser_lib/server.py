@@ -1,0 +1,171 @@
+"""What serve.py stands on: limits, counters, errors as JSON, and a production server that stops gracefully."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import prometheus_client as prometheus
+import waitress
+from flask import Flask, Request, json, request
+from threadpoolctl import threadpool_limits
+from waitress.channel import HTTPChannel
+from waitress.task import ErrorTask
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUnavailable
+
+from ser_lib import audio
+from ser_lib.errors import AudioError
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Permissions-Policy": "microphone=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+PROBLEM = "application/problem+json"
+SPARE = 4  # threads beside those that hear clips: for /health, and to refuse what is too much
+DRAIN_S = 30.0  # seconds in which requests under way are still answered after SIGTERM
+
+
+class Counts:
+    """What /metrics tells, of this process."""
+
+    def __init__(self):
+        self.registry = prometheus.CollectorRegistry()
+        made = {"registry": self.registry, "namespace": "ser"}
+        self.requests = prometheus.Counter(
+            "requests", "Answers by route and status.", ["route", "status"], **made
+        )
+        self.clips = prometheus.Counter("clips", "Clips heard, by emotion.", ["emotion"], **made)
+        self.abstained = prometheus.Counter("abstained", "Clips on which the model was not sure.", **made)
+        self.refused = prometheus.Counter("refused", "Clips that could not be heard.", **made)
+        self.seconds = prometheus.Histogram(
+            "predict_seconds", "Time to hear a clip.", buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5), **made
+        )
+        self.in_flight = prometheus.Gauge("in_flight", "Requests that are being heard.", **made)
+
+    def heard(self, emotion: str, abstained: bool, seconds: float) -> None:
+        self.clips.labels(emotion).inc()
+        self.abstained.inc(abstained)
+        self.seconds.observe(seconds)
+
+
+class Slots:
+    """At most `n` predictions at once; one that waits longer than `wait` seconds is refused."""
+
+    def __init__(self, n: int, wait: float, gauge: prometheus.Gauge):
+        self.free, self.wait, self.gauge = threading.BoundedSemaphore(n), wait, gauge
+
+    def __enter__(self):
+        if not self.free.acquire(timeout=self.wait):
+            raise ServiceUnavailable("too many clips at once; try again in a second", retry_after=1)
+        self.gauge.inc()
+
+    def __exit__(self, *_):
+        self.gauge.dec()
+        self.free.release()
+
+
+class InMemory(Request):
+    """A request whose form files never touch the disk, where werkzeug would put large ones."""
+
+    def _get_file_stream(self, *sizes, **types) -> io.BytesIO:
+        return io.BytesIO()
+
+
+def problem(error: HTTPException) -> dict:
+    """An error as RFC 9457 has it."""
+    return {"type": "about:blank", "title": error.name, "status": error.code, "detail": error.description}
+
+
+def flask_app(name: str, counts: Counts, *, max_bytes: int) -> Flask:
+    """An application that keeps uploads in memory, answers errors as JSON, and counts its answers."""
+    app = Flask(name, static_folder="ser_lib/web", static_url_path="/web")
+    app.request_class = InMemory
+    app.json.sort_keys = False
+    app.config.update(MAX_CONTENT_LENGTH=max_bytes, MAX_FORM_MEMORY_SIZE=max_bytes)
+
+    @app.errorhandler(HTTPException)
+    def refuse(error):
+        if isinstance(error, RequestEntityTooLarge) and not error.description.endswith("in a request"):
+            error.description = too_large(max_bytes)
+        response = error.get_response()
+        response.data, response.mimetype = json.dumps(problem(error)) + "\n", PROBLEM
+        return response
+
+    @app.after_request
+    def finish(response):
+        route = request.url_rule.rule if request.url_rule else "none"
+        counts.requests.labels(route, response.status_code).inc()
+        response.headers.update(HEADERS)
+        return response
+
+    return app
+
+
+def too_large(max_bytes: int) -> str:
+    """What to say of an upload that is."""
+    return f"the upload is larger than {max_bytes / 1e6:.0f} MB; send a shorter or a compressed clip"
+
+
+def warm_up() -> None:
+    """Load FFmpeg, so that the first clip that needs it is as fast as the second."""
+    with suppress(AudioError):
+        audio.load(b"not audio")
+
+
+# --- waitress --------------------------------------------------------------------------------------
+
+
+def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_bytes: int) -> None:
+    """Serve until interrupted or told to stop (SIGTERM); what is under way then is still answered.
+
+    Raises
+    ------
+    OSError, ValueError
+        The address cannot be listened on.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    threadpool_limits(1)  # of BLAS, within each of the server's threads
+    HTTPChannel.error_task_class = type("Problem", (ProblemTask,), {"max_bytes": max_bytes})
+    serving = waitress.create_server(
+        app, host=host, port=port, threads=threads + SPARE, ident=None, channel_timeout=timeout,
+        max_request_body_size=2 * max_bytes, inbuf_overflow=2 * max_bytes,  # refused, never on disk
+    )  # fmt: skip
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=drain, args=(serving,)).start())
+    serving.print_listen("Serving on http://{}:{}")
+    serving.run()
+
+
+def drain(serving) -> None:
+    """Take no new connection, wait for the answers that are due, then stop the server."""
+    serving.adj.connection_limit = 0
+    end = time.monotonic() + DRAIN_S
+    while time.monotonic() < end and any(
+        channel.requests or channel.total_outbufs_len for channel in list(serving.active_channels.values())
+    ):
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class ProblemTask(ErrorTask):
+    """What waitress refuses before Flask sees it, in the same form."""
+
+    max_bytes: int
+
+    def execute(self):
+        error = self.request.error
+        detail = too_large(self.max_bytes) if error.code == 413 else error.body
+        said = {"type": "about:blank", "title": error.reason, "status": error.code, "detail": detail}
+        body = (json.dumps(said) + "\n").encode()
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers += [("Content-Type", PROBLEM), *HEADERS.items()]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)

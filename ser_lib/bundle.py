@@ -34,7 +34,8 @@ REQUIRED = (
     "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "golden", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
-RETRAIN = "retrain it from the shipped table with `python -m ser_lib reports --notebook 04`"
+RETRAIN = "train it again from the shipped tables with `python -m ser_lib retrain`"
+CHOOSE = "choose and train it anew with `python -m ser_lib reports --notebook 04`"
 GOLDEN_TOLERANCE = 0.005  # of a probability; processors differ in the last bits of a feature
 WINDOW_S, STEP_S = 3.0, 1.5  # seconds, of `Bundle.timeline`; clips of RAVDESS have about two seconds of sound
 
@@ -324,7 +325,8 @@ def load(path: str | Path = DEFAULT) -> Bundle:
         differently, or golden clips that are heard differently.
     """
     path = Path(path)
-    passport, content = _read(path)
+    passport = read_passport(path)
+    content = _read(path.with_suffix(".pkl"), RETRAIN)
     found = sha256(content).hexdigest()
     if found != passport["sha256"]:
         raise BundleError(
@@ -341,10 +343,10 @@ def load(path: str | Path = DEFAULT) -> Bundle:
         config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
     except (TypeError, KeyError, SerError) as error:
         raise BundleError(
-            f"{path}: its features are not those of this ser_lib ({error}); {RETRAIN}"
+            f"{path}: its features are not those of this ser_lib ({error}); {CHOOSE}"
         ) from error
     if config.hash != passport["feature_hash"] or list(feature_names(config)) != passport["feature_names"]:
-        raise BundleError(f"{path}: its features are not those of this ser_lib; {RETRAIN}")
+        raise BundleError(f"{path}: its features are not those of this ser_lib; {CHOOSE}")
     try:
         parts = pickles.loads(content)
         known = parts["speakers"]
@@ -361,18 +363,28 @@ def load(path: str | Path = DEFAULT) -> Bundle:
     return loaded
 
 
-def _read(path: Path) -> tuple[dict, bytes]:
-    """The passport and the pickle's bytes."""
+def read_passport(path: Path) -> dict:
+    """What a passport says, with nothing of it checked but that it is one.
+
+    Raises
+    ------
+    BundleError
+        Missing, unreadable or not a passport.
+    """
     try:
-        passport = json.loads(path.read_text())
-        content = path.with_suffix(".pkl").read_bytes()
-    except FileNotFoundError as error:
-        raise BundleError(f"{error.filename}: no such file; {RETRAIN}") from error
-    except OSError as error:
-        raise BundleError(f"{error.filename}: cannot be read ({error.strerror}); {RETRAIN}") from error
+        passport = json.loads(_read(path, CHOOSE))
     except ValueError as error:
-        raise BundleError(f"{path}: not a passport ({error}); {RETRAIN}") from error
+        raise BundleError(f"{path}: not a passport ({error}); {CHOOSE}") from error
     lacking = [name for name in REQUIRED if not isinstance(passport, dict) or name not in passport]
     if lacking:
-        raise BundleError(f"{path}: not a passport (it lacks {', '.join(lacking)}); {RETRAIN}")
-    return passport, content
+        raise BundleError(f"{path}: not a passport (it lacks {', '.join(lacking)}); {CHOOSE}")
+    return passport
+
+
+def _read(path: Path, remedy: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: no such file; {remedy}") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error

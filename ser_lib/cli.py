@@ -1,4 +1,4 @@
-"""The command line: `python -m ser_lib data · features · reports · predict · bench`."""
+"""The command line: `python -m ser_lib data · features · reports · predict · retrain · bench`."""
 
 from __future__ import annotations
 
@@ -131,6 +131,16 @@ def predict(files: tuple[Path, ...], model: Path | None) -> None:
             click.echo(str(error), err=True)
     if failed:
         raise SystemExit(1)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+def retrain(model: Path | None) -> None:
+    """Fit MODEL, a passport [default: models/ser.json], again from the shipped tables, with the libraries of here."""
+    from ser_lib import bundle, training
+
+    passport = training.again(model or bundle.DEFAULT)
+    click.echo(f"{model or bundle.DEFAULT}: trained again, with {passport['libraries']}")
 
 
 @main.command()

@@ -349,5 +349,11 @@ def for_training(data: Data, table: pd.DataFrame) -> pd.DataFrame:
     copies = shipped(SHIPPED_COPIES)
     if data.config != FeatureConfig() or not table["audio_sha256"].isin(copies["audio_sha256"]).all():
         return with_copies(table, data.corpus.clips, augment.TRAINING, data.config)
+    return with_shipped_copies(table)
+
+
+def with_shipped_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """Clips of RAVDESS in the `full` set, followed by their shipped copies; as `with_copies`."""
+    copies = shipped(SHIPPED_COPIES)
     own = table.assign(source_clip=table["clip_id"])
     return pd.concat([own, copies[copies["source_clip"].isin(table["clip_id"])]], ignore_index=True)

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 from synth import speech
 
 from ser_lib import audio, bundle, models, pickles
 from ser_lib.bundle import Typical
+from ser_lib.cli import main
 from ser_lib.corpus import FOUR
 from ser_lib.errors import AudioError, BundleError, SerError
 from ser_lib.features import FeatureConfig, extract, feature_names
@@ -294,10 +296,10 @@ def test_renamed_feature_is_refused(tiny):
         bundle.load(tiny)
 
 
-@pytest.mark.parametrize("suffix", [".json", ".pkl"])
-def test_missing_file_is_named(tiny, suffix):
+@pytest.mark.parametrize(("suffix", "remedy"), [(".json", "reports --notebook 04"), (".pkl", "retrain")])
+def test_missing_file_is_named(tiny, suffix, remedy):
     tiny.with_suffix(suffix).unlink()
-    with pytest.raises(BundleError, match=rf"tiny\{suffix}: no such file; retrain it"):
+    with pytest.raises(BundleError, match=rf"tiny\{suffix}: no such file; .*`python -m ser_lib {remedy}`"):
         bundle.load(tiny)
 
 
@@ -308,7 +310,38 @@ def test_broken_passport_is_refused(tiny, text):
         bundle.load(tiny)
 
 
-@pytest.mark.skipif(not bundle.DEFAULT.exists(), reason="models/ser.json is not there: make reports")
+shipped = pytest.mark.skipif(not bundle.DEFAULT.exists(), reason="models/ser.json is not there: make reports")
+
+
+@shipped
+def test_a_damaged_pickle_is_trained_again_from_the_shipped_tables(tmp_path):
+    path = tmp_path / "ser.json"
+    shutil.copy(bundle.DEFAULT, path)
+    path.with_suffix(".pkl").write_bytes(b"damaged")
+    with pytest.raises(
+        BundleError, match=r"the file was altered and is not loaded; .*`python -m ser_lib retrain`"
+    ):
+        bundle.load(path)
+    done = CliRunner().invoke(main, ["retrain", str(path)])
+    assert done.exit_code == 0, done.output
+    whole, again = bundle.load(), bundle.load(path)
+    clip = wav(speech("angry", 1))
+    assert again.predict(clip) == whole.predict(clip) | {"model": again.predict(clip)["model"]}
+    for key in ("metrics", "headline", "temperatures", "training", "chosen"):
+        assert again.passport[key] == whole.passport[key]
+
+
+@shipped
+def test_a_model_of_other_clips_is_not_trained_from_the_shipped_tables(tmp_path):
+    path = tmp_path / "ser.json"
+    shutil.copy(bundle.DEFAULT, path)
+    edit(path, training={"data_hash": "0" * 16, "copies": 0, "seed": 0})
+    done = CliRunner().invoke(main, ["retrain", str(path)])
+    assert done.exit_code == 1
+    assert f"{path}: trained on other clips or features than the shipped" in done.output
+
+
+@shipped
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_shipped_model(rate):
     answer = bundle.load().predict(wav(speech("angry", 1, rate=rate), rate))

@@ -76,7 +76,7 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     """
     columns, drawn = feature_columns(table), neutral_clips(table, n=n, seed=seed)
     kept = table[~guard.origins(table).isin(guard.contents(drawn))].reset_index(drop=True)
-    values, known = kept[columns].to_numpy(np.float64), speakers(drawn)
+    values, known = kept[columns].to_numpy(np.float64, copy=True), speakers(drawn)
     for speaker, rows in kept.groupby("speaker").indices.items():
         own = drawn[drawn["speaker"] == speaker][columns].to_numpy(np.float64)
         values[rows] = known.relative_to(own, values[rows])

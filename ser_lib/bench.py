@@ -40,6 +40,7 @@ STAGES = {
     "pitch": (lld, "pitch"), "spectral shape": (lld, "spectral_shape"), "contrast": (lld, "contrast"),
     "chroma": (lld, "chroma"), "zero crossings": (lld, "zero_crossings"), "harmonics": (lld, "harmonic_levels"),
     "functionals": (features, "functionals"), "timing": (features, "_timing"),
+    "correlations": (features, "correlations"),
 }  # fmt: skip
 
 

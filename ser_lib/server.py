@@ -138,20 +138,28 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
         app, host=host, port=port, threads=threads + SPARE, ident=None, channel_timeout=timeout,
         max_request_body_size=2 * max_bytes, inbuf_overflow=2 * max_bytes,  # refused, never on disk
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=drain, args=(serving,)).start())
+    drained = threading.Event()
+
+    def stop(*_):
+        if drained.is_set():
+            raise SystemExit  # which waitress takes for its end
+        threading.Thread(target=drain, args=(serving, drained)).start()
+
+    signal.signal(signal.SIGTERM, stop)
     serving.print_listen("Serving on http://{}:{}")
     serving.run()
 
 
-def drain(serving) -> None:
-    """Take no new connection, wait for the answers that are due, then stop the server."""
+def drain(serving, drained: threading.Event) -> None:
+    """Take no new connection, wait for the answers that are due, then stop the server by a second SIGTERM."""
     serving.adj.connection_limit = 0
     end = time.monotonic() + DRAIN_S
     while time.monotonic() < end and any(
         channel.requests or channel.total_outbufs_len for channel in list(serving.active_channels.values())
     ):
         time.sleep(0.02)
-    os.kill(os.getpid(), signal.SIGINT)
+    drained.set()
+    os.kill(os.getpid(), signal.SIGTERM)  # not SIGINT, which is ignored in the background of a script
 
 
 class ProblemTask(ErrorTask):

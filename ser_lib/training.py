@@ -10,8 +10,7 @@ import pandas as pd
 from ser_lib import adapt, bundle, evaluate, guard, tables
 from ser_lib.corpus import emotion_list
 from ser_lib.errors import BundleError
-from ser_lib.features import FeatureConfig
-from ser_lib.report import data_hash
+from ser_lib.features import FeatureConfig, feature_names
 
 
 def fit(rows: pd.DataFrame, model: str, *, seed: int = 0, enroll: int = 0, intensity: str = "") -> dict:
@@ -53,8 +52,10 @@ def again(path: Path) -> dict:
     about = {key: value for key, value in passport.items() if key not in bundle.REQUIRED}
     trained = about["training"]
     table = evaluate.select(tables.shipped(), emotion_list(about["headline"]["emotions"]))
-    if data_hash(table) != trained["data_hash"]:
-        raise BundleError(f"{path}: trained on other clips or features than the shipped; {bundle.CHOOSE}")
+    if (trained.get("corpus"), trained["clips"]) != ("ravdess", len(table)):
+        raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
+    if passport["feature_names"] != list(feature_names()):
+        raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")
     rows = tables.with_shipped_copies(table) if trained["copies"] else table
     parts = fit(
         rows,

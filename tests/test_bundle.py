@@ -325,8 +325,10 @@ def test_a_damaged_pickle_is_trained_again_from_the_shipped_tables(tmp_path):
     done = CliRunner().invoke(main, ["retrain", str(path)])
     assert done.exit_code == 0, done.output
     whole, again = bundle.load(), bundle.load(path)
-    clip = wav(speech("angry", 1))
-    assert again.predict(clip) == whole.predict(clip) | {"model": again.predict(clip)["model"]}
+    clip = wav(speech("angry", 1))  # the committed model may be of features from audio, equal to 16 bits
+    assert again.predict(clip)["probabilities"] == pytest.approx(
+        whole.predict(clip)["probabilities"], abs=0.01
+    )
     for key in ("metrics", "headline", "temperatures", "training", "chosen"):
         assert again.passport[key] == whole.passport[key]
 
@@ -335,10 +337,10 @@ def test_a_damaged_pickle_is_trained_again_from_the_shipped_tables(tmp_path):
 def test_a_model_of_other_clips_is_not_trained_from_the_shipped_tables(tmp_path):
     path = tmp_path / "ser.json"
     shutil.copy(bundle.DEFAULT, path)
-    edit(path, training={"data_hash": "0" * 16, "copies": 0, "seed": 0})
+    edit(path, training={"corpus": "emodb", "clips": 1440, "copies": 0, "seed": 0})
     done = CliRunner().invoke(main, ["retrain", str(path)])
     assert done.exit_code == 1
-    assert f"{path}: trained on other clips or features than the shipped" in done.output
+    assert f"{path}: trained on other clips than the shipped tables hold" in done.output
 
 
 @shipped

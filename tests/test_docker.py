@@ -76,7 +76,9 @@ def image(tmp_path_factory):
         pytest.skip("python -m venv does not work here")
     python = app.parent / "venv" / "bin" / "python"
     install = next(rest for rest in said("RUN") if rest.startswith("pip install"))
-    done = subprocess.run([python, "-I", "-m", *shlex.split(install)], cwd=app, capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-I", "-m", *shlex.split(install)], cwd=app, capture_output=True, text=True
+    )
     if done.returncode and not os.environ.get("CI"):
         pytest.skip(f"the lock cannot be installed here: {done.stderr.splitlines()[-1:]}")
     assert done.returncode == 0, done.stderr

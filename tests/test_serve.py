@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -34,12 +35,13 @@ SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
-    """serve.py on a free port, unable to write a byte to any file."""
+    """serve.py on a free port, unable to write a byte to any file, and deaf to SIGINT as in a script's background."""
 
     def no_writing():
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     return subprocess.Popen(
         [sys.executable, ROOT / "serve.py", *map(str, arguments)],

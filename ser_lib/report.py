@@ -6,11 +6,8 @@ Runs started by `python -m ser_lib reports` are told their folder; a notebook ru
 
 from __future__ import annotations
 
-import ast
 import io
-import json
 import os
-import subprocess
 import warnings
 from collections.abc import Sequence
 from hashlib import sha256
@@ -22,56 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, bundle, metrics
+from ser_lib import ROOT, ledger, metrics, parameters
 from ser_lib.corpus import EIGHT, FOUR
-from ser_lib.errors import ReportError
+from ser_lib.ledger import REPORTS
 
-NOTEBOOKS = ROOT / "notebooks"
-REPORTS = ROOT / "reports"
 FOLDER_VARIABLE = "SER_REPORT_DIR"
-
-
-def parameter_cell(notebook: str) -> str:
-    """The source of the cell tagged `parameters`.
-
-    Raises
-    ------
-    ReportError
-        No such notebook, or no such cell.
-    """
-    path = NOTEBOOKS / f"{notebook}.ipynb"
-    if not path.is_file():
-        raise ReportError(f"{path}: no such notebook")
-    for cell in json.loads(path.read_text())["cells"]:
-        if "parameters" in cell["metadata"].get("tags", ()):
-            return "".join(cell["source"])
-    raise ReportError(f"{path}: no cell is tagged 'parameters'")
-
-
-def parameters(notebook: str) -> dict[str, Any]:
-    """The names and default values of a notebook's parameters."""
-    return _assigned(parameter_cell(notebook))
-
-
-def _assigned(source: str) -> dict[str, Any]:
-    """The literals that a cell assigns to names."""
-    assignments = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
-
-
-def check_names(notebook: str, names: Sequence[str]) -> None:
-    """Refuse parameter names that the notebook does not have.
-
-    Raises
-    ------
-    ReportError
-        Lists the valid names with their defaults.
-    """
-    valid = parameters(notebook)
-    unknown = [name for name in names if name not in valid]
-    if unknown:
-        listed = ", ".join(f"{name}={value!r}" for name, value in valid.items())
-        raise ReportError(f"{notebook} has no parameter {', '.join(unknown)}; it has {listed}")
+VALUES = ["value", "low", "high"]
 
 
 class Report:
@@ -86,25 +39,26 @@ class Report:
 
     Raises
     ------
-    ReportError
-        Papermill passed a parameter that the notebook does not have.
+    SerError
+        As `parameters.check`, of what papermill passed or what was changed by hand.
     """
 
     def __init__(self, notebook: str, namespace: dict[str, Any]):
         warnings.filterwarnings("ignore", "IProgress not found")  # librosa's downloader asks for widgets
         for source in namespace.get("In", ()):
             if source.startswith("# Parameters\n"):  # the cell that papermill injects
-                check_names(notebook, list(_assigned(source)))
+                parameters.check_names(notebook, list(parameters.assigned(source)))
         self.notebook = notebook
-        self.parameters = {name: namespace[name] for name in parameters(notebook)}
+        self.parameters = {name: namespace[name] for name in parameters.defaults(notebook)}
         self.folder = Path(os.environ.get(FOLDER_VARIABLE) or REPORTS / "interactive" / notebook)
+        parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results: list[dict] = []
 
     @property
     def model_path(self) -> Path:
         """Where a chosen model goes: `models/` from the standard run, else beside this report."""
-        standard = self.folder.with_name(self.folder.name.removesuffix(".running")) == REPORTS / self.notebook
+        standard = self.folder.with_suffix("") == REPORTS / self.notebook
         return (ROOT / "models" if standard else self.folder) / "ser.json"
 
     def figure(self, drawn: Figure | Axes, name: str) -> None:
@@ -138,18 +92,9 @@ class Report:
 
     def save(self, table: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
         """Write metrics.json and, if given, predictions.parquet, its probabilities to three decimals."""
-        commit, dirty = git_state()
-        run = {
-            "notebook": self.notebook,
-            "parameters": self.parameters,
-            "data_hash": data_hash(table),
-            "clips": len(table),
-            "commit": commit,
-            "uncommitted_changes": dirty,
-            "versions": bundle.versions(),
-        }
-        content = json.dumps({"run": run, "results": self.results}, indent=1)
-        (self.folder / "metrics.json").write_text(content + "\n")
+        row = ledger.begun(self.folder) or ledger.about(self.notebook, self.parameters, self.folder.parent)
+        row |= {"data_hash": data_hash(table), "clips": len(table)}
+        ledger.write(self.folder, row, self.results)
         if predictions is not None:
             predictions.round(3).to_parquet(
                 self.folder / "predictions.parquet", compression="zstd", index=False
@@ -175,39 +120,81 @@ def data_hash(table: pd.DataFrame) -> str:
     return sha256(rows + "".join(table.columns).encode()).hexdigest()[:16]
 
 
-def git_state() -> tuple[str | None, bool | None]:
-    """The commit that is checked out and whether files differ from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(
-            git("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
+def read_run(name: str) -> dict:
+    """The row of another run, beside this run's folder or in the committed reports: its notebook, parameters and data hash."""
+    beside = os.environ.get(FOLDER_VARIABLE)
+    found = ledger.find(name, ledger.FILE, Path(beside).parent if beside else ledger.REPORTS)
+    return ledger.read(found.parent)["run"]
 
 
-def find_run(name: str, file: str) -> Path:
-    """A file that another run left: beside this run's folder, else in the committed reports.
+def compare(a: str, b: str, out: Path = ledger.REPORTS) -> dict[str, pd.DataFrame]:
+    """Two runs side by side.
+
+    Returns
+    -------
+    dict of DataFrame
+        `row`: the columns that differ. `results`: all, as `value, low, high` of both. Where both tested the same
+        clips, `differences`: UAR of `a` minus that of `b` on these, with its interval, for each protocol and
+        model that both have, else the first of each; and `a`, `b`: what is heard as what in the first of them.
 
     Raises
     ------
     ReportError
-        Neither has it.
+        No such run.
     """
-    beside = os.environ.get(FOLDER_VARIABLE)
-    for reports in [Path(beside).parent] * bool(beside) + [REPORTS]:
-        if (reports / name / file).is_file():
-            return reports / name / file
-    raise ReportError(
-        f"{name}/{file}: no such report; make it with `python -m ser_lib reports --notebook {name[:2]}`"
-    )
+    folders = [ledger.find(name, ledger.FILE, out).parent for name in (a, b)]
+    contents = [ledger.read(folder) for folder in folders]
+    rows = [pd.json_normalize(content["run"]).iloc[0].astype(str) for content in contents]
+    row = pd.concat(rows, axis=1, keys=["a", "b"])
+    found = {
+        "row": row[row["a"] != row["b"]],
+        "results": _side_by_side(*(content["results"] for content in contents)),
+    }
+    paths = [folder / "predictions.parquet" for folder in folders]
+    if not all(path.is_file() for path in paths):
+        return found
+    x, y = (dict(list(pd.read_parquet(p).groupby(["protocol", "model"], sort=False))) for p in paths)
+    same = [(key, key) for key in x if key in y] or [(next(iter(x)), next(iter(y)))]
+    gaps = []
+    for first, second in same:
+        clip = ["clip_id", "speaker", "emotion"]
+        common = x[first][clip].merge(y[second][clip]).drop_duplicates()
+        heard = [part.merge(common) for part in (x[first], y[second])]
+        if len(common):
+            labels = sorted(set().union(*(part[name] for part in heard for name in ("emotion", "predicted"))))
+            what = dict(zip(("protocol", "model"), first, strict=True)) | {"clips": len(common)}
+            if first != second:
+                what |= {"minus": " ".join(second)}
+            gaps.append(what | dict(zip(VALUES, metrics.difference(*heard, labels), strict=True)))
+            for name, part in zip("ab", heard, strict=True):
+                shares = metrics.confusion(part, labels)
+                found.setdefault(name, shares[shares.any(axis=1)])
+    return found | ({"differences": pd.DataFrame(gaps)} if gaps else {})
 
 
-def read_run(name: str) -> dict:
-    """What another run's metrics.json says of the run: notebook, parameters, data hash, versions."""
-    return json.loads(find_run(name, "metrics.json").read_text())["run"]
+def _side_by_side(a: list[dict], b: list[dict]) -> pd.DataFrame:
+    """Results of both by what they are about, but for what is one thing in `a` and another in `b`."""
+    x, y = (pd.DataFrame(part, columns=None if part else ["metric", *VALUES]) for part in (a, b))
+    shared = [name for name in x if name in y and name not in (*VALUES, "seeds")]
+    differ = {
+        name for name in shared if x[name].nunique() == 1 == y[name].nunique() and x[name][0] != y[name][0]
+    }
+    on = [name for name in shared if name not in differ]
+    left, right = (part[[*on, *VALUES]].drop_duplicates(on) for part in (x, y))
+    return left.merge(right, on=on, how="outer", sort=False, suffixes=(" a", " b"))
+
+
+def comparison(a: str, b: str, out: Path = ledger.REPORTS) -> str:
+    """`compare` as text."""
+    found = compare(a, b, out)
+    share = "{:.1%}".format
+    parts = [f"a: {a}\nb: {b}", found["row"].to_string() if len(found["row"]) else "nothing differs"]
+    parts.append(found["results"].to_string(index=False, na_rep="", float_format="{:.4g}".format))
+    if "differences" in found:
+        signed = dict.fromkeys(VALUES, "{:+.1%}".format)
+        parts += ["UAR of a minus b on common clips, 95 % interval from resampling speakers"]
+        parts += [found["differences"].to_string(index=False, formatters=signed)]
+        parts += [f"Heard by {name}:\n{found[name].to_string(float_format=share)}" for name in "ab"]
+    else:
+        parts += ["no predictions of the same clips"]
+    return "\n\n".join(parts)

@@ -1,29 +1,40 @@
-"""Run the notebooks headlessly through papermill, and index what they left.
+"""Run the notebooks headlessly through papermill, one at a time or in parallel, and index what they left.
 
 A run goes into `<out>/<run>.running/` and takes its place at the end, so that a failure never costs
-the last good report: the partly executed copy stays in `<out>/<run>.failed/`.
+the last good report: the partly executed copy stays in `<out>/<run>.failed/`. Each is executed by a process
+of its own, which ends with the one that started it.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 import json
 import os
 import re
-import shutil
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import yaml
+from joblib import cpu_count
 
-from ser_lib import ROOT
-from ser_lib.errors import ReportError
-from ser_lib.report import FOLDER_VARIABLE, NOTEBOOKS, REPORTS, check_names, paletted, parameters
+from ser_lib import ROOT, ledger, parameters
+from ser_lib.errors import ReportError, SerError
+from ser_lib.ledger import REPORTS
+from ser_lib.report import FOLDER_VARIABLE, paletted
+
+WEB = Path(__file__).with_name("web")
+POLL_S = 0.5  # seconds between looks at the memory, or at a run that another process has
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,11 @@ RUNS = (
 
 
 def plan(
-    notebooks: Sequence[str] = (), given: Mapping[str, str] | None = None, *, name: str = ""
+    notebooks: Sequence[str] = (),
+    given: Mapping[str, str] | None = None,
+    *,
+    name: str = "",
+    out: Path = REPORTS,
 ) -> list[Run]:
     """The runs that a command asks for, with every parameter name and value checked.
 
@@ -68,8 +83,8 @@ def plan(
 
     Raises
     ------
-    ReportError
-        An unknown notebook or parameter, or a value of the wrong type.
+    SerError
+        An unknown notebook, or as `parameters.check`.
     """
     given = dict(given or {})
     for wanted in notebooks:
@@ -83,11 +98,15 @@ def plan(
         or any(run.name.startswith(n) or run.notebook.startswith(n) for n in notebooks)
     ]
     for run in chosen:
-        check_names(run.notebook, list(given))
+        parameters.check_names(run.notebook, list(given))
+    if not re.fullmatch(r"[\w-]*", name):
+        raise ReportError(f"--name {name}: letters, digits, - and _ make the name of a folder")
     runs: dict[tuple, Run] = {}
+    known = {*ledger.done(out), *(run.name for run in RUNS)}
     for run in chosen:
-        values = {key: convert(run.notebook, key, text) for key, text in given.items()}
+        values = {key: parameters.convert(run.notebook, key, text) for key, text in given.items()}
         merged = {**run.parameters, **values}
+        parameters.check(run.notebook, merged, known)
         label = name or _label(run, values)
         runs.setdefault((run.notebook, json.dumps(merged, sort_keys=True)), Run(label, run.notebook, merged))
     if name and len(runs) > 1:
@@ -103,78 +122,153 @@ def _label(run: Run, given: Mapping[str, Any]) -> str:
     )
 
 
-def convert(notebook: str, name: str, text: str) -> Any:
-    """A typed parameter as the type of its default.
+def grid(path: Path, notebooks: Sequence[str], given: Mapping[str, str], out: Path = REPORTS) -> list[Run]:
+    """The runs of every combination of values in a YAML file, `parameter: [value, …]`, as `plan` gives them.
 
     Raises
     ------
-    ReportError
-        The text is of another type.
+    SerError
+        As `plan`, or the file is not such a list, or two combinations would share a folder.
     """
-    default = parameters(notebook)[name]
-    if isinstance(default, str):
-        return text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    allowed = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
+        lists = yaml.safe_load(path.read_text())
+        wrong = [name for name, values in lists.items() if not isinstance(values, list) or not values]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise ReportError(
-            f"{notebook}: {name}={text!r} is not of the type of its default, {default!r} ({type(default).__name__})"
-        )
-    return value
+            f"{path}: not a YAML file of lines like 'seeds: [0, 1]' ({type(error).__name__})"
+        ) from error
+    if wrong:
+        raise ReportError(f"{path}: {', '.join(map(str, wrong))} is no list of values, as in 'seeds: [0, 1]'")
+    combinations = [
+        dict(zip(lists, map(str, values), strict=True)) for values in itertools.product(*lists.values())
+    ]
+    runs = [run for values in combinations for run in plan(notebooks, {**given, **values}, out=out)]
+    names = [run.name for run in runs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ReportError(f"{path}: two combinations would be {twice[0]}; leave one out")
+    return runs
 
 
-def execute(run: Run, out: Path = REPORTS) -> Path:
-    """Execute one run and return its folder.
+def failed(out: Path = REPORTS, notebooks: Sequence[str] = ()) -> list[Run]:
+    """The runs that failed and have not been taken up since.
 
     Raises
     ------
     ReportError
-        A cell failed: names the notebook, the cell and the error.
+        There is none.
     """
+    rows = [row for row in ledger.runs(out) if row["status"] == "failed" and "notebook" in row]
+    rows = [row for row in rows if not notebooks or row["name"].startswith(tuple(notebooks))]
+    if not rows:
+        raise ReportError(f"{out}: no run has failed")
+    return [Run(row["name"], row["notebook"], row["parameters"]) for row in rows]
+
+
+def execute(
+    run: Run, out: Path = REPORTS, *, force: bool = False, processes: int | None = None, say=print
+) -> Path:
+    """Execute one run, unless it is done and nothing it depends on has changed, and return its folder.
+
+    What another process is running already is waited for.
+
+    Parameters
+    ----------
+    force : bool
+        Execute it in any case.
+    processes : int
+        Its share of the machine, where several runs are executed at a time; their output is kept in a file.
+
+    Raises
+    ------
+    SerError
+        As `ledger.about`, or a cell failed: names the notebook, the cell and the error.
+    """
+    row = ledger.about(run.notebook, run.parameters, out)
+    waited = False
+    while True:
+        changed = ledger.changed(run.name, row, out)
+        if changed == [] and not force:
+            say(f"{run.name}: unchanged, skipped (--force runs it again)")
+            return out / run.name
+        if running := ledger.start(run.name, row, out):
+            break
+        if not waited:
+            say(f"{run.name}: another process is running it; waiting")
+        waited = True
+        time.sleep(POLL_S)
+    again = f", since its {', '.join(changed)} changed" if changed else ""
+    say(f"{run.name}: {run.notebook} {dict(run.parameters) or ''}{again}")
+    started = time.perf_counter()
+    code = _in_a_process(running, processes)
+    seconds = round(time.perf_counter() - started, 1)
+    row = ledger.read(running)["run"]
+    if code:
+        error = row.get("error", f"its process ended with {code}")
+        folder = ledger.finish(running, "failed", seconds=seconds, error=error)
+        raise ReportError(f"run {run.name} of {run.notebook}: {error}; what there is of it is in {folder}")
+    say(f"{run.name}: done in {seconds:.0f} s")
+    return ledger.finish(running, "done", seconds=seconds)
+
+
+def _in_a_process(running: Path, processes: int | None) -> int:
+    """Execute the run of a folder in a process of its own; its exit code."""
+    environment = {FOLDER_VARIABLE: str(running.resolve())}
+    if processes:
+        environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
+    log = running / "stderr.txt"
+    with log.open("w") as errors:
+        command = [sys.executable, "-m", "ser_lib.reruns", str(running)]
+        quiet = {"stdout": errors, "stderr": errors} if processes else {}
+        # its standard input ends when this process does, and then it ends
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment, **quiet)
+        with child:
+            code = child.wait()
+    if not code or not log.stat().st_size:
+        log.unlink()
+    return code
+
+
+def _execute_here(running: Path) -> None:
+    """Execute the run of a folder in this process, which ends when its standard input does."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    running, done, failed = (out / f"{run.name}{suffix}" for suffix in (".running", "", ".failed"))
-    for folder in (running, failed):
-        shutil.rmtree(folder, ignore_errors=True)
-    running.mkdir(parents=True)
+    row = ledger.read(running)["run"]
+    usual, memory = parameters.defaults(row["notebook"]), [0]
+    threading.Thread(target=lambda: os._exit(1) if not os.read(0, 1) else None, daemon=True).start()
+    threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
     executed = running / "notebook.ipynb"
     try:
-        with _environment(FOLDER_VARIABLE, str(running.resolve())):
-            papermill.execute_notebook(
-                str(NOTEBOOKS / f"{run.notebook}.ipynb"),
-                str(executed),
-                parameters=dict(run.parameters),
-                config=Config(KernelManager={"transport": "tcp" if os.name == "nt" else "ipc"}),
-            )
+        papermill.execute_notebook(
+            str(parameters.NOTEBOOKS / f"{row['notebook']}.ipynb"),
+            str(executed),
+            parameters={name: value for name, value in row["parameters"].items() if value != usual[name]},
+            progress_bar=sys.stderr.isatty(),
+            config=Config(KernelManager={"transport": "tcp" if os.name == "nt" else "ipc"}),
+        )
+        _to_html(executed, running / "index.html", title=running.stem)
     except PapermillExecutionError as error:
-        running.rename(failed)
-        raise ReportError(
-            f"{run.notebook}, cell {error.cell_index + 1} of run {run.name}: {error.ename}: {error.evalue}\n"
-            f"The partly executed copy is {failed / 'notebook.ipynb'}"
-        ) from error
-    _to_html(executed, running / "index.html", title=run.name)
+        told = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]
+        ledger.update(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=told)
+        raise SystemExit(1) from error
+    except Exception as error:
+        ledger.update(running, peak_memory_mb=memory[0], error=repr(error))
+        raise
     executed.unlink()
-    shutil.rmtree(done, ignore_errors=True)
-    running.rename(done)
-    return done
+    ledger.update(running, peak_memory_mb=memory[0])
 
 
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the kernel that starts inside; as before afterwards."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+def _watch_memory(highest: list[int]) -> None:
+    """Keep the most memory that the kernel and its processes have held at a time, in megabytes."""
+    here = psutil.Process()
+    while True:
+        held = 0
+        for process in here.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                held += process.memory_info().rss
+        highest[0] = max(highest[0], held // 2**20)
+        time.sleep(POLL_S)
 
 
 def _to_html(executed: Path, page: Path, *, title: str) -> None:
@@ -192,17 +286,57 @@ def _smaller(match: re.Match) -> str:
     return base64.b64encode(paletted(base64.b64decode(match[0]))).decode()
 
 
-def execute_all(runs: Sequence[Run], out: Path = REPORTS, *, say=print) -> None:
-    """Execute the runs in order, then rebuild the index."""
-    for run in runs:
-        started = time.perf_counter()
-        say(f"{run.name}: {run.notebook} {dict(run.parameters) or ''}")
-        execute(run, out)
-        say(f"{run.name}: done in {time.perf_counter() - started:.0f} s")
+def execute_all(
+    runs: Sequence[Run],
+    out: Path = REPORTS,
+    *,
+    jobs: int = 1,
+    force: bool = False,
+    keep_going: bool = False,
+    say=print,
+) -> None:
+    """Execute the runs in order, `jobs` at a time, then rebuild the index.
+
+    Parameters
+    ----------
+    jobs : int
+        -1 for as many as there are processor cores.
+    keep_going : bool
+        Whether one that failed leaves the others going.
+
+    Raises
+    ------
+    SerError
+        As `execute`; of several, how many failed and how to take them up.
+    """
+    cores = cpu_count()
+    jobs = min(cores if jobs < 0 else jobs, len(runs))
+    processes = max(1, cores // jobs) if jobs > 1 else None
+    errors = []
+    with ThreadPoolExecutor(jobs) as pool:
+        started = [pool.submit(execute, r, out, force=force, processes=processes, say=say) for r in runs]
+        try:
+            for done in as_completed(started):
+                if isinstance(error := done.exception(), SerError):
+                    errors.append(str(error))
+                    if not keep_going:
+                        break
+                    say(errors[-1])
+                else:
+                    done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     write_index(out)
     if out.resolve() == REPORTS:
         write_readme()
     say(f"index: {out / 'README.md'} and {out / 'index.html'}")
+    if errors:
+        how = "take them up with `python -m ser_lib reports --failed`"
+        raise ReportError(
+            errors[0]
+            if len(runs) == 1 or not keep_going
+            else f"{len(errors)} of {len(runs)} runs failed; {how}"
+        )
 
 
 # --- index -----------------------------------------------------------------------------------------
@@ -210,12 +344,8 @@ def execute_all(runs: Sequence[Run], out: Path = REPORTS, *, say=print) -> None:
 
 def read_results(out: Path = REPORTS) -> pd.DataFrame:
     """The result rows of every run below `out`, with the run's name in `run`."""
-    rows = [
-        {"run": path.parent.name, **row}
-        for path in sorted(out.glob("*/metrics.json"))
-        if path.parent.suffix not in (".running", ".failed")
-        for row in json.loads(path.read_text())["results"]
-    ]
+    done = [run for run in ledger.runs(out) if run["status"] == "done"]
+    rows = [{"run": run["name"], **row} for run in done for row in run["results"]]
     columns = ["run", "emotions", "protocol", "model", "metric", "value", "low", "high"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -273,15 +403,38 @@ def honest_table(out: Path = REPORTS) -> str:
 
 
 def cell(row: Mapping[str, Any]) -> str:
-    """`58.1 % (52.0 to 63.9)` of a result row."""
+    """`58.1 % (52.0 to 63.9)` of a result row; a count as it is."""
+    if row["low"] is None:
+        return f"{100 * row['value']:.1f} %" if abs(row["value"]) <= 1 else f"{row['value']:g}"
     return f"{100 * row['value']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+
+
+def listing(runs: Sequence[dict]) -> str:
+    """The ledger's rows as a table of text."""
+    rows = [
+        {
+            "run": run["name"],
+            "status": run["status"],
+            "what": " ".join(str(score[name]) for name in ("metric", "model") if score.get(name)),
+            "score": cell(score) if score else "",
+            "seconds": f"{run['seconds']:.0f}" if "seconds" in run else "",
+            "MB": run.get("peak_memory_mb", ""),
+            "commit": (run.get("commit") or "")[:7] + "*" * bool(run.get("uncommitted_changes")),
+            "started": run.get("started", "")[:16],
+            "error": run.get("error", ""),
+        }
+        for run in runs
+        for score in [run["score"] or {}]
+    ]
+    return pd.DataFrame(rows).to_string(index=False) if rows else "no runs"
 
 
 def write_index(out: Path = REPORTS) -> None:
     """Write `README.md` (which GitHub shows) and `index.html`, the same text, from the runs' files."""
+    import jinja2
     import mistune
 
-    runs = [path.parent for path in sorted(out.glob("*/metrics.json")) if "." not in path.parent.name]
+    runs = ledger.runs(out)
     text = [
         "# Reports",
         "UAR (unweighted average recall) over all test clips, mean over seeds, with a 95 % interval from "
@@ -289,18 +442,26 @@ def write_index(out: Path = REPORTS) -> None:
         "split the same speakers are in training and test, and the figure is shown to be compared with.",
         main_table(read_results(out)),
     ]
-    for run in runs:
-        about = json.loads((run / "metrics.json").read_text())["run"]
-        settings = ", ".join(f"{name}={value}" for name, value in about["parameters"].items() if value != "")
+    for run in [run for run in runs if run["status"] == "done"]:
+        settings = ", ".join(f"{name}={value}" for name, value in run["parameters"].items() if value != "")
         text += [
-            f"## [{run.name}]({run.name}/index.html)",
-            f"`{about['notebook']}` with {settings or 'its defaults'}.",
+            f"## [{run['name']}]({run['name']}/index.html)",
+            f"`{run['notebook']}` with {settings or 'its defaults'}.",
         ]
-        text += [f"![{figure.stem}]({run.name}/{figure.name})" for figure in sorted(run.glob("*.png"))]
+        figures = sorted((out / run["name"]).glob("*.png"))
+        text += [f"![{figure.stem}]({run['name']}/{figure.name})" for figure in figures]
     markdown = "\n\n".join(text) + "\n"
-    (out / "README.md").write_text(markdown)
+    _replace(out / "README.md", markdown)
     body = mistune.create_markdown(plugins=["table"])(markdown)
-    (out / "index.html").write_text(PAGE.format(body=body))
+    page = jinja2.Environment(autoescape=True).from_string((WEB / "runs.html").read_text())
+    _replace(out / "index.html", page.render(runs=runs, body=body, cell=cell))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step, since other runs may write it too."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(text)
+    new.replace(path)
 
 
 def readme_tables(out: Path = REPORTS) -> str:
@@ -316,17 +477,5 @@ def write_readme(path: Path = ROOT / "README.md", out: Path = REPORTS) -> None:
     path.write_text(f"{before}{mark}{readme_tables(out)}\n{end}{after}")
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Speech emotion recognition: reports</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
-th, td {{ text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ddd; white-space: nowrap; }}
-img {{ max-width: 100%; height: auto; }}
-</style>
-{body}
-</html>
-"""
+if __name__ == "__main__":
+    _execute_here(Path(sys.argv[1]))

@@ -1,0 +1,244 @@
+"""The run ledger. Every run's folder holds its own row, so runs at the same time share no file.
+
+The row is the part `run` of the folder's metrics.json. It is written when a run starts (`<run>.running`), filled by
+the notebook (`report.Report.save`) and finished at the end (`<run>`, or `<run>.failed`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ser_lib import ROOT, bundle, parameters, rows, tables
+from ser_lib.errors import ReportError
+
+REPORTS = ROOT / "reports"
+RUNNING, FAILED = ".running", ".failed"
+FILE = "metrics.json"
+
+
+# --- what a run is made of -------------------------------------------------------------------------
+
+
+def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict:
+    """The row of a run before it starts; a run whose `KEY` columns are the same would give the same.
+
+    Raises
+    ------
+    CorpusError
+        A corpus that is not there.
+    ReportError
+        The run that this one reads is not there.
+    """
+    values = parameters.defaults(notebook) | dict(given)
+    commit, dirty = git_state()
+    return {
+        "notebook": notebook,
+        "parameters": values,
+        "commit": commit,
+        "uncommitted_changes": dirty,
+        "versions": bundle.versions(),
+        "data": _data(notebook, values, out),
+        "code": _code(notebook),
+    }
+
+
+KEY = ("notebook", "parameters", "data", "code", "versions")
+
+
+def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
+    """Hash of what a run reads: shipped tables, names, sizes and times of recordings, results of another run."""
+    found = sha256(b"".join(path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)))
+    for name, one in parameters.read(notebook).items():
+        if one.kind == "CORPUS":
+            named = values[name] or ("" if name == "corpus" else os.environ.get("SER_EMODB_DIR", ""))
+            table = parameters.clips(named) if named or name == "corpus" else None
+            if table is not None:
+                common = os.path.commonpath(list(table["path"]))
+                stamps = [(os.path.relpath(path, common), *rows.stamp(path)) for path in table["path"]]
+                found.update(json.dumps([stamps, table.drop(columns="path").to_csv()]).encode())
+        elif one.kind == "RUN":
+            other = read(find(values[name], FILE, out).parent)
+            about_it = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
+            found.update(json.dumps(about_it).encode())
+    return found.hexdigest()[:16]
+
+
+def _code(notebook: str) -> str:
+    """Hash of the sources of ser_lib and of the notebook's cells."""
+    own = rows.code_hash(*sorted(path.stem for path in Path(__file__).parent.glob("*.py")))
+    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+    return sha256((own + "\0".join("".join(cell["source"]) for cell in cells)).encode()).hexdigest()[:16]
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit that is checked out and whether files differ from it; None outside a checkout."""
+    questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
+    commands = [["git", "-C", str(ROOT), *question] for question in questions]
+    try:
+        told = [subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return told[0].strip(), bool(told[1])
+
+
+# --- a run's folder --------------------------------------------------------------------------------
+
+
+def read(folder: Path) -> dict:
+    """A folder's metrics.json: `run`, its row, and `results`."""
+    return json.loads((folder / FILE).read_text())
+
+
+def write(folder: Path, row: Mapping[str, Any], results: list[dict]) -> None:
+    """Put a folder's metrics.json in its place at once, for whoever reads at the same time."""
+    new = folder / f"{FILE}.new"
+    new.write_text(json.dumps({"run": row, "results": results}, indent=1) + "\n")
+    new.replace(folder / FILE)
+
+
+def update(folder: Path, **columns: Any) -> None:
+    """Set columns of a folder's row."""
+    content = read(folder)
+    write(folder, content["run"] | columns, content["results"])
+
+
+def begun(folder: Path) -> dict | None:
+    """The row of a run that was started and has not ended."""
+    try:
+        row = read(folder)["run"]
+    except (OSError, ValueError):
+        return None
+    return row if row.get("status") == "running" else None
+
+
+def find(name: str, file: str, out: Path = REPORTS) -> Path:
+    """A file that another run left: in `out`, else in the committed reports.
+
+    Raises
+    ------
+    ReportError
+        Neither has it.
+    """
+    for reports in (out, REPORTS):
+        if (reports / name / file).is_file():
+            return reports / name / file
+    raise ReportError(
+        f"{name}/{file}: no such report; make it with `python -m ser_lib reports --notebook {name[:2]}`"
+    )
+
+
+def changed(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> list[str] | None:
+    """The `KEY` columns in which the run that is done differs from `row`; None where there is none."""
+    done = next((one for one in runs(out) if one["name"] == name and one["status"] == "done"), None)
+    return None if done is None else [column for column in KEY if done.get(column) != row[column]]
+
+
+def start(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> Path | None:
+    """Take the folder `<name>.running`; None while another process that is alive has it."""
+    running, out = out / f"{name}{RUNNING}", out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    process = psutil.Process()
+    owner = {"id": process.pid, "created": process.create_time(), "machine": platform.node()}
+    with tempfile.TemporaryDirectory(prefix=".", dir=out) as private:
+        new, old = Path(private, "new"), Path(private, "old")
+        new.mkdir()
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write(new, {**row, "status": "running", "started": started, "process": owner}, [])
+        try:
+            if running.exists() and not _alive(begun(running)):
+                running.rename(old)
+                if _alive(begun(old)):  # another took it over in between
+                    old.rename(running)
+            new.rename(running)  # fails where there is one, since it has a file in it
+        except OSError:
+            return None
+    shutil.rmtree(out / f"{name}{FAILED}", ignore_errors=True)
+    return running
+
+
+def finish(running: Path, status: str, **columns: Any) -> Path:
+    """Move a run that has ended to its place and return it: `<run>` if it is done, else `<run>.failed`."""
+    content = read(running)
+    row = {name: value for name, value in content["run"].items() if name != "process"}
+    write(running, row | {"status": status} | columns, content["results"])
+    place = running.with_suffix("" if status == "done" else FAILED)
+    shutil.rmtree(place, ignore_errors=True)
+    return running.rename(place)
+
+
+def _alive(row: Mapping[str, Any] | None) -> bool:
+    """Whether the process that runs it is there; one of another machine is taken to be."""
+    owner = (row or {}).get("process")
+    if owner is None or owner["machine"] != platform.node():
+        return owner is not None
+    try:
+        return abs(psutil.Process(owner["id"]).create_time() - owner["created"]) < 1
+    except psutil.Error:
+        return False
+
+
+# --- the rows --------------------------------------------------------------------------------------
+
+
+def runs(out: Path = REPORTS) -> list[dict]:
+    """The row of every run below `out`, with its `name`, its `results` and the main one, `score`."""
+    found = []
+    for path in sorted(out.glob(f"*/{FILE}")):
+        folder = path.parent
+        try:
+            content = read(folder)
+        except FileNotFoundError:  # it was moved meanwhile
+            continue
+        except ValueError:
+            content = {"run": {"status": "failed", "error": f"{path}: damaged"}, "results": []}
+        row = {"name": folder.stem, "status": "done", "parameters": {}} | content["run"]
+        if row["status"] == "running" and not _alive(row):
+            row |= {"status": "failed", "error": "its process was ended"}
+        row["seed"] = row["parameters"].get("seeds", row["parameters"].get("seed"))
+        found.append(row | {"score": _main(content["results"]), "results": content["results"]})
+    return found
+
+
+def done(*folders: Path) -> list[str]:
+    """The names of the runs that are done in these folders or among the committed reports."""
+    found = {
+        p.parent.name for out in (*folders, REPORTS) for p in out.glob(f"*/{FILE}") if not p.parent.suffix
+    }
+    return sorted(found)
+
+
+def _main(results: list[dict]) -> dict | None:
+    """The first UAR on unheard speakers, of the headline protocol if there is one; else the first result."""
+    unheard = [r for r in results if r["metric"] == "uar" and r.get("protocol") != "random"]
+    unheard = [r for r in unheard if not r.get("same_speaker")]
+    return next(iter(sorted(unheard, key=lambda r: r.get("protocol") != "actors5") or results), None)
+
+
+def remove(name: str, out: Path = REPORTS) -> None:
+    """Delete a run's folders.
+
+    Raises
+    ------
+    ReportError
+        No such run, or it is running.
+    """
+    states = [row["status"] for row in runs(out) if row["name"] == name]
+    if not states or "running" in states:
+        listed = ", ".join(row["name"] for row in runs(out)) or "none"
+        raise ReportError(
+            f"{name}: {'is running' if states else f'no such run in {out}; there are {listed}'}"
+        )
+    for suffix in ("", RUNNING, FAILED):
+        shutil.rmtree(out / f"{name}{suffix}", ignore_errors=True)

@@ -65,8 +65,9 @@ def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
             named = values[name] or ("" if name == "corpus" else os.environ.get("SER_EMODB_DIR", ""))
             table = parameters.clips(named) if named or name == "corpus" else None
             if table is not None:
-                common = os.path.commonpath(list(table["path"]))
-                stamps = [(os.path.relpath(path, common), *rows.stamp(path)) for path in table["path"]]
+                paths = [os.path.abspath(path) for path in table["path"]]
+                common = os.path.commonpath(paths)
+                stamps = [(os.path.relpath(path, common), *rows.stamp(path)) for path in paths]
                 found.update(json.dumps([stamps, table.drop(columns="path").to_csv()]).encode())
         elif one.kind == "RUN":
             other = read(find(values[name], FILE, out).parent)
@@ -184,7 +185,8 @@ def _alive(row: Mapping[str, Any] | None) -> bool:
     if owner is None or owner["machine"] != platform.node():
         return owner is not None
     try:
-        return abs(psutil.Process(owner["id"]).create_time() - owner["created"]) < 1
+        process = psutil.Process(owner["id"])
+        return abs(process.create_time() - owner["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
@@ -198,7 +200,7 @@ def runs(out: Path = REPORTS) -> list[dict]:
     for path in sorted(out.glob(f"*/{FILE}")):
         folder = path.parent
         try:
-            content = read(folder)
+            content = {"run": {}, "results": []} | read(folder)
         except FileNotFoundError:  # it was moved meanwhile
             continue
         except ValueError:

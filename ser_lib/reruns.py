@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -240,13 +241,15 @@ def _execute_here(running: Path) -> None:
     threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
     executed = running / "notebook.ipynb"
     try:
-        papermill.execute_notebook(
-            str(parameters.NOTEBOOKS / f"{row['notebook']}.ipynb"),
-            str(executed),
-            parameters={name: value for name, value in row["parameters"].items() if value != usual[name]},
-            progress_bar=sys.stderr.isatty(),
-            config=Config(KernelManager={"transport": "tcp" if os.name == "nt" else "ipc"}),
-        )
+        with tempfile.TemporaryDirectory() as sockets:  # else those of kernels in one folder are the same
+            ipc = {"transport": "ipc", "ip": str(Path(sockets, "kernel"))}
+            papermill.execute_notebook(
+                str(parameters.NOTEBOOKS / f"{row['notebook']}.ipynb"),
+                str(executed),
+                parameters={name: value for name, value in row["parameters"].items() if value != usual[name]},
+                progress_bar=sys.stderr.isatty(),
+                config=Config(KernelManager={"transport": "tcp"} if os.name == "nt" else ipc),
+            )
         _to_html(executed, running / "index.html", title=running.stem)
     except PapermillExecutionError as error:
         told = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]

@@ -13,7 +13,8 @@ import pytest
 from ser_lib import ROOT, bundle, metrics, reruns
 from ser_lib.corpus import EIGHT, check_ravdess_grid
 from ser_lib.errors import ReportError
-from ser_lib.report import NOTEBOOKS, REPORTS, parameters
+from ser_lib.ledger import REPORTS
+from ser_lib.parameters import NOTEBOOKS, defaults
 
 SMALL = {"models": "mlp,xgboost", "seeds": "0"}
 
@@ -78,7 +79,10 @@ def test_a_run_leaves_a_page_figures_and_metrics(out, run, figures):
     assert sys.prefix not in page  # nor does it show a warning with a path of this machine
     assert {path.stem for path in (out / run).glob("*.png")} == figures
     kept = json.loads((out / run / "metrics.json").read_text())
-    assert set(kept["run"]["parameters"]) == set(parameters(kept["run"]["notebook"]))
+    assert set(kept["run"]["parameters"]) == set(defaults(kept["run"]["notebook"]))
+    assert kept["run"]["status"] == "done"
+    assert kept["run"]["peak_memory_mb"] > 50
+    assert kept["run"]["seconds"] > 0
     assert kept["results"]
     assert not (out / run / "notebook.ipynb").exists()
 
@@ -137,7 +141,8 @@ def test_a_failing_notebook_keeps_its_copy_and_the_last_good_report(out, tmp_pat
     good.mkdir()
     (good / "metrics.json").write_text("{}")
     with pytest.raises(
-        ReportError, match=r"01_eda, cell \d+ of run 01_eda: CorpusError: no clip of emotion bored"
+        ReportError,
+        match=r"run 01_eda of 01_eda: cell \d+: ReportError: 01_eda: emotions='happy,bored': 'bored'",
     ):
         reruns.execute(reruns.Run("01_eda", "01_eda", {"emotions": "happy,bored"}), tmp_path)
     copy = json.loads((tmp_path / "01_eda.failed" / "notebook.ipynb").read_text())
@@ -164,12 +169,28 @@ def test_plain_papermill_works_from_the_root_and_from_the_notebooks(folder, tiny
     assert kept["run"]["parameters"]["emotions"] == "four"
 
 
-def test_plain_papermill_refuses_an_unknown_parameter(tiny_corpus, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "emotion",
+            "four",
+            "01_eda has no parameter emotion; it has corpus='', emotions='eight', speaker=''",
+        ),
+        (
+            "emotions",
+            "hapy,sad",
+            "01_eda: emotions='hapy,sad': 'hapy' is not valid; give four | eight | EMOTION",
+        ),
+    ],
+)
+def test_plain_papermill_refuses_an_unknown_name_or_value(name, value, message, tiny_corpus, tmp_path):
     environment = {"SER_RAVDESS_DIR": str(tiny_corpus), "SER_REPORT_DIR": str(tmp_path / "run")}
-    arguments = ["notebooks/01_eda.ipynb", str(tmp_path / "o.ipynb"), "-p", "emotion", "four"]
+    arguments = ["notebooks/01_eda.ipynb", str(tmp_path / "o.ipynb"), "-p", name, value]
     done = _papermill(arguments, ROOT, environment)
     assert done.returncode != 0
-    assert "01_eda has no parameter emotion; it has corpus='', emotions='eight', speaker=''" in done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_by_hand_does_not_touch_the_committed_reports(monkeypatch):

@@ -333,7 +333,7 @@ def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):
     (tmp_path / "z.yaml").write_text("emotions: ['happy,sad', 'happy sad']\n")
     (tmp_path / "w.yaml").write_text("- protocol\n")
     out = tmp_path / "out"
-    ledger.finish(ledger.start("03_a", dict.fromkeys(ledger.KEY, ""), out), "done")
+    ledger.finish(ledger.start("03_a", {key: {} for key in ledger.KEY}, out), "done")
     before = ledger.runs(out)
     for options, message in (
         (["-p", "protocoll=loso"], "has no parameter protocoll; it has corpus=''"),

@@ -245,7 +245,7 @@ class Clone:
 
     def run(self, *options, **environment):
         with self.start(*options, **environment) as process:
-            told = process.communicate(timeout=500)[0]
+            told = process.communicate(timeout=1800)[0]
         return process.returncode, told
 
     def begun(self):
@@ -263,7 +263,7 @@ def clone(tmp_path, tiny_corpus):
 
 def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
     with clone.start("--grid", "grid.yaml") as process:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while sum(clone.out.joinpath(name).is_dir() for name in clone.status()) < 3:
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
@@ -297,7 +297,7 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
 def test_two_grids_at_a_time_share_the_runs(clone):
     (clone.folder / "grid.yaml").write_text("seeds: [0, 1]\n")
     with clone.start("--grid", "grid.yaml") as one, clone.start("--grid", "grid.yaml") as other:
-        told = [process.communicate(timeout=500)[0] for process in (one, other)]
+        told = [process.communicate(timeout=1800)[0] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), told
     assert clone.begun() == {"03_four_seeds-0": 1, "03_four_seeds-1": 1}
     assert set(clone.status().values()) == {"done"}
@@ -361,3 +361,28 @@ def test_the_help_lists_the_parameters_of_a_notebook():
     assert "Parameters of 07_sequence_models" in told
     assert "full | smoke: smoke takes a few steps" in told
     assert "Parameters of" not in CliRunner().invoke(main, ["reports", "--help"]).output
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium on the path to show the page")
+def test_the_index_sorts_and_filters_its_rows(tmp_path):
+    for name, value in (("03_a", 0.4), ("03_b", 0.6), ("03_c", 0.5), ("04_d", 0.9)):
+        running = ledger.start(name, {key: {} for key in ledger.KEY} | {"notebook": "n"}, tmp_path)
+        score = {"metric": "uar", "value": value, "low": 0.1, "high": 0.95, "emotions": "x", "model": "m"}
+        ledger.write(running, ledger.begun(running), [score | {"protocol": "loso"}])
+        ledger.finish(running, "done" if name != "03_c" else "failed", error="<b>no</b>")
+    reruns.write_index(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "http" not in page  # nothing from elsewhere
+    assert "&lt;b&gt;no" in page
+    act = """<script>
+filter.value = "03 LOSO"; filter.dispatchEvent(new Event("input"));
+const names = () => rows.filter(row => !row.hidden).map(row => row.cells[0].textContent);
+const told = [names()];
+for (const _ of [1, 2]) { heads[2].firstChild.click(); told.push(names()); }
+document.title = JSON.stringify(told) + shown.textContent;
+</script>"""
+    (tmp_path / "act.html").write_text(page.replace("</html>", act + "</html>"))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    dom = subprocess.run([*command, (tmp_path / "act.html").as_uri()], capture_output=True, text=True).stdout
+    orders = '[["03_a","03_b","03_c"],["03_a","03_c","03_b"],["03_b","03_c","03_a"]]'
+    assert f"<title>{orders}3 of 4</title>" in dom

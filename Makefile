@@ -29,8 +29,8 @@ lint: $(READY)  ## ruff: lint and format check
 serve: $(READY)  ## the prediction server, http://localhost:8000
 	.venv/bin/python serve.py $(ARGS)
 
-lab: $(READY)  ## JupyterLab on the notebooks
-	$(RUN) jupyterlab --notebook-dir=notebooks $(ARGS)
+lab: $(READY)  ## JupyterLab with the first notebook open
+	$(RUN) jupyterlab --ServerApp.root_dir=. notebooks/01_eda.ipynb $(ARGS)
 
 data: $(READY)  ## download RAVDESS speech (208 MB) into data/ravdess
 	$(RUN) ser_lib data $(ARGS)

@@ -10,9 +10,11 @@ M4A/AAC and the WebM that browsers record. Training and serving call the same `l
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from html import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +29,7 @@ MIN_S = 0.3  # seconds of sound; less holds no syllable
 MAX_S = 600.0  # seconds; longer recordings are for windowed prediction
 UNKNOWN = 2**48  # samples; what libsndfile says of a stream that does not tell its length is more
 MAX_VALUES = 60_000_000  # samples times channels: ten minutes of 48 kHz stereo; a small file can claim more
+SHOWN_S = 10.0  # seconds that a notebook embeds of a clip it shows
 MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz
 SILENCE = 1e-4  # peak amplitude, -80 dB full scale
 # FFmpeg's demuxers for recordings. Its playlist and session readers would open files and addresses
@@ -71,11 +74,24 @@ class Audio:
     audio_sha256: str = ""
 
     def _repr_html_(self) -> str:
-        from IPython.display import Audio as Player
+        """A player with the first `SHOWN_S` seconds, and their waveform scaled to its peak."""
+        import soundfile
 
+        shown = self.samples[: int(SHOWN_S * self.sample_rate)]
+        wav = io.BytesIO()
+        soundfile.write(wav, shown, self.sample_rate, format="WAV", subtype="PCM_16")
+        peaks = np.array([np.abs(part).max(initial=0) for part in np.array_split(shown, 240)])
+        heights = peaks / (peaks.max() or 1)
+        strokes = "".join(f"M{x} {-height:.2f}v{2 * height:.2f}" for x, height in enumerate(heights))
+        cut = f", the first {SHOWN_S:.0f} s here" if len(shown) < len(self.samples) else ""
         return (
-            f"<p>{self.name}: {self.duration_s:.2f} s, {self.source_rate} Hz, "
-            f"{self.channels} channel(s)</p>" + Player(self.samples, rate=self.sample_rate)._repr_html_()
+            f"<p>{escape(self.name)}: {self.duration_s:.2f} s, {self.source_rate} Hz, {self.channels} channel(s); "
+            f"as loaded {len(self.samples) / self.sample_rate:.2f} s at {self.sample_rate} Hz{cut}</p>"
+            '<svg viewBox="0 -1 240 2" preserveAspectRatio="none" role="img" aria-label="waveform" '
+            'style="display: block; width: 100%; max-width: 30rem; height: 4rem">'
+            f'<path d="{strokes}" stroke="currentColor"/></svg>'
+            '<audio controls style="width: 100%; max-width: 30rem" '
+            f'src="data:audio/wav;base64,{b64encode(wav.getvalue()).decode()}"></audio>'
         )
 
 

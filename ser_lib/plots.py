@@ -12,7 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 PALETTE = {
     "neutral": "#8c8c8c",
@@ -45,6 +47,8 @@ def style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
+    if get_ipython():
+        set_matplotlib_formats("retina")  # twice the pixels, shown at half their size
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:

@@ -275,14 +275,36 @@ def _watch_memory(highest: list[int]) -> None:
 
 
 def _to_html(executed: Path, page: Path, *, title: str) -> None:
-    """The executed notebook as one page that loads nothing from elsewhere."""
+    """The executed notebook as one page that loads nothing from elsewhere; the template is in web/report."""
+    import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
-    exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = exporter.mermaid_js_url = ""
-    html, _ = exporter.from_filename(str(executed), resources={"metadata": {"name": title}})
-    html = re.sub(r'<script src="">\s*</script>', "", html)
+    notebook = nbformat.read(executed, as_version=4)
+    _name_figures(notebook.cells)
+    kept = executed.parent / "metrics.json"
+    about = json.loads(kept.read_text())["run"] if kept.is_file() else {}
+    exporter = HTMLExporter(
+        template_name="report", extra_template_basedirs=[str(Path(__file__).parent / "web")]
+    )
+    exporter.register_filter("sections", _sections)
+    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": about})
     page.write_text(re.sub(r"(?<=data:image/png;base64,)[^\"]+", _smaller, html))
+
+
+def _name_figures(cells: Sequence[Any]) -> None:
+    """Give each cell with a figure its alternative text: the figure's name and the section."""
+    section = ""
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            section = ([section, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)])[-1]
+        elif name := re.search(r"report\.figure\(\w+, \"(\w+)\"\)", cell.source):
+            cell.metadata.alt = f"Figure {name[1].replace('_', ' ')}: {section}"
+
+
+def _sections(html: str) -> list[dict[str, Any]]:
+    """Level, id and text of the headings that nbconvert made of Markdown."""
+    found = re.findall(r'<h([1-6]) id="([^"]*)">(.*?)<a class="anchor-link"', html)
+    return [{"level": int(level), "id": anchor, "text": text} for level, anchor, text in found]
 
 
 def _smaller(match: re.Match) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import tempfile
+from base64 import b64decode
 from pathlib import Path
 
 import av
@@ -229,10 +231,47 @@ def test_quiet_speech_is_accepted_and_loud_float_files_are_kept_as_they_are():
     np.testing.assert_array_equal(load(with_soundfile(loud, RATE, "wav", "FLOAT"), WHOLE).samples, loud)
 
 
+def _shown(clip: Audio) -> tuple[str, np.ndarray, int]:
+    """The text of a clip in a notebook, and the sound that the player there has."""
+    html = clip._repr_html_()
+    samples, rate = soundfile.read(
+        io.BytesIO(b64decode(html.split("data:audio/wav;base64,")[1].split('"')[0]))
+    )
+    return html, samples, rate
+
+
 def test_an_audio_shows_itself_in_a_notebook():
-    html = Audio(CLIP, RATE, "a.wav", 1.2, 48_000, 2)._repr_html_()
-    assert "a.wav: 1.20 s, 48000 Hz, 2 channel(s)" in html
-    assert "<audio" in html
+    html, samples, rate = _shown(Audio(CLIP, RATE, "a<b>.wav", 1.2, 48_000, 2))
+    assert "a&lt;b&gt;.wav: 1.20 s, 48000 Hz, 2 channel(s); " in html
+    assert f"as loaded {len(CLIP) / RATE:.2f} s at {RATE} Hz</p>" in html
+    assert "<audio controls" in html
+    assert rate == RATE
+    np.testing.assert_allclose(samples, CLIP, atol=2**-15)
+
+
+def test_of_a_long_clip_a_notebook_embeds_ten_seconds():
+    html, samples, _ = _shown(Audio(np.tile(CLIP, 30), RATE, "long.wav", 30.0, RATE, 1))
+    assert len(samples) == 10 * RATE
+    assert ", the first 10 s here</p>" in html
+    assert len(html) < 450_000
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0])
+def test_the_waveform_is_as_high_as_the_sound_is_loud(factor):
+    """Silence, then a tone: whatever its level, the second half fills the height and the first is flat."""
+    tone = np.sin(np.arange(2400, dtype=np.float32)) * factor
+    html, _, _ = _shown(Audio(np.concatenate([0 * tone, tone]), RATE, "a.wav", 0.3, RATE, 1))
+    heights = [float(height) for height in re.findall(r"M\d+ -([\d.]+)v", html)]
+    assert len(heights) == 240
+    assert max(heights[:120]) == 0
+    assert min(heights[120:]) > 0.95
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 100])
+def test_a_clip_of_few_samples_shows_itself_too(n_samples):
+    html, samples, _ = _shown(Audio(np.zeros(n_samples, np.float32), RATE, "a.wav", 0.0, RATE, 1))
+    assert len(samples) == n_samples
+    assert "nan" not in html
 
 
 # --- content hash ----------------------------------------------------------------------------------

@@ -1,0 +1,345 @@
+"""The page of a run: one file that needs nothing from outside, read in a real browser at two widths."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
+from test_page import CONTRAST, CONTROLS, Page
+from test_serve import CHROMIUM
+
+from ser_lib import ROOT, reruns
+from ser_lib.report import NOTEBOOKS
+
+COMMIT = "2edb66213207b30aad11aff145ac618612526a78"
+RUN = {
+    "notebook": "03_mlp_vs_boosting",
+    "parameters": {"corpus": "", "emotions": "a<b&c", "seeds": "0,1", "search": False},
+    "data_hash": "e5ccf1457de0c7ae",
+    "clips": 108,
+    "commit": COMMIT,
+    "uncommitted_changes": True,
+    "versions": {"ser_lib": "0.1.0", "numpy": "2.4.6"},
+}
+CELLS = [
+    new_markdown_cell("# 03 · Is a < b & c?\n\nProse with `code` and [a section](#Tables)."),
+    new_code_cell(
+        "import numpy as np, pandas as pd\nfrom types import SimpleNamespace\n"
+        "from IPython.display import Markdown\nfrom ser_lib import audio, plots\n"
+        "plots.style()  # figures at twice their size\nreport = SimpleNamespace(figure=lambda *_: None)"
+    ),
+    new_markdown_cell("## A figure"),
+    new_code_cell(
+        'counts = pd.DataFrame({"clips": range(8)}, index=list("abcdefgh"))\n'
+        'ax = plots.plot_counts(counts, title="Clips")\nax.figure.set_size_inches(13, 4)\n'
+        'report.figure(ax, "counts_wide")'
+    ),
+    new_markdown_cell("## Tables\n\n### A wide one"),
+    new_code_cell('wide = pd.DataFrame([range(40)], index=["row"]).add_prefix("column ")\nwide'),
+    new_code_cell('wide.T.head(3).style.format("{:.1f}").set_caption("Mean over seeds")'),
+    new_code_cell('pd.Series({"long": "word " * 40, "short": "1"}).to_frame("said")'),
+    new_markdown_cell("### Text and sound"),
+    new_code_cell(
+        'print("x" * 300)\ndisplay(audio.Audio(np.zeros(8000, "float32"), 8000, "a.wav", 1.0, 8000, 1))'
+    ),
+    new_code_cell('Markdown("**Answer** computed.")'),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The page of a small notebook that shows a bit of everything, and the notebook as it was executed."""
+    import papermill
+
+    folder = tmp_path_factory.mktemp("run")
+    nbformat.write(
+        new_notebook(cells=CELLS, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}),
+        folder / "plain.ipynb",
+    )
+    (folder / "metrics.json").write_text(json.dumps({"run": RUN, "results": []}))
+    papermill.execute_notebook(
+        folder / "plain.ipynb", folder / "notebook.ipynb", cwd=ROOT, progress_bar=False
+    )
+    reruns._to_html(folder / "notebook.ipynb", folder / "index.html", title="03_eight")
+    return folder
+
+
+class Parsed(HTMLParser):
+    """What a page refers to, its elements by name and its headings with their ids."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.references, self.elements, self.headings, self.links, self.open = [], [], [], [], None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.elements.append((tag, attributes))
+        self.references += [
+            value for name, value in attributes.items() if name in ("src", "href", "srcset", "data", "action")
+        ]
+        if tag in ("h1", "h2", "h3") or (tag == "a" and attributes.get("class") != "anchor-link"):
+            self.open = [tag, attributes.get("id") or attributes.get("href"), ""]
+            (self.links if tag == "a" else self.headings).append(self.open)
+        elif tag == "a":
+            self.open = None
+
+    def handle_endtag(self, tag):
+        if self.open and tag == self.open[0]:
+            self.open = None
+
+    def handle_data(self, data):
+        if self.open:
+            self.open[2] += data
+
+
+@pytest.fixture(scope="module")
+def html(folder):
+    return (folder / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def parsed(html):
+    return Parsed(html)
+
+
+def test_a_page_refers_to_nothing_outside(html, parsed):
+    assert {reference.partition(",")[0] for reference in parsed.references if reference[0] != "#"} == {
+        "../index.html",
+        "data:image/png;base64",
+        "data:audio/wav;base64",
+    }
+    assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in parsed.elements)
+    assert not re.search(
+        r"https?://|@import|url\(|\bfetch\(|\bimport\b(?! <| matplotlib)", "".join(own(html))
+    )
+    policy = next(a["content"] for tag, a in parsed.elements if tag == "meta" and a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; ")
+    assert "http" not in policy
+
+
+def own(html: str) -> list[str]:
+    """The styles and scripts in a page."""
+    return re.findall(r"<(?:style|script)[^>]*>(.*?)</(?:style|script)>", html, re.DOTALL)
+
+
+def test_what_every_page_carries_is_small(tmp_path):
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# One?")]), tmp_path / "notebook.ipynb")
+    reruns._to_html(tmp_path / "notebook.ipynb", tmp_path / "index.html", title="one")  # without metrics.json
+    assert "<h1" in (tmp_path / "index.html").read_text()
+    assert (tmp_path / "index.html").stat().st_size < 12_000
+
+
+def test_without_figures_and_sound_a_page_is_small(html):
+    assert len(re.sub(r"(?<=;base64,)[^\"]+", "", html)) < 45_000
+
+
+def test_the_contents_are_the_headings(parsed):
+    assert [(tag, text) for tag, _, text in parsed.headings] == [
+        ("h1", "03 · Is a < b & c?"),
+        ("h2", "A figure"),
+        ("h2", "Tables"),
+        ("h3", "A wide one"),
+        ("h3", "Text and sound"),
+    ]
+    contents = [(f"#{anchor}", text) for _, anchor, text in parsed.headings[1:]]
+    assert [(href, text) for _, href, text in parsed.links[1:-1]] == contents
+
+
+def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
+    block = re.search(r'<section [^>]*class="facts".*?</section>', html, re.DOTALL)
+    assert html.index("</h1>") < block.start() < html.index("<h2")
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", block[0]))
+    assert facts.pop("run").partition(" UTC, ")[2].endswith(" s")
+    assert facts == {
+        "corpus": '""',
+        "emotions": "a&lt;b&amp;c",
+        "seeds": "0,1",
+        "search": "False",
+        "notebook": "03_mlp_vs_boosting",
+        "data hash": "e5ccf1457de0c7ae",
+        "clips": "108",
+        "commit": f"{COMMIT[:12]} with uncommitted changes",
+        "versions": "ser_lib 0.1.0, numpy 2.4.6",
+    }
+    assert "<title>03 · Is a &lt; b &amp; c? · 03_eight</title>" in html
+    assert ("html", {"lang": "en"}) in parsed.elements
+
+
+def test_a_figure_has_twice_its_size_in_256_colours_and_a_text(parsed):
+    (image,) = [attributes for tag, attributes in parsed.elements if tag == "img"]
+    picture = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
+    assert picture.mode == "P"
+    assert picture.width > 2 * 1300
+    assert [int(image["width"]), int(image["height"])] == [side // 2 for side in picture.size]
+    assert image["alt"] == "Figure counts wide: A figure"
+
+
+# --- in a browser ---
+
+
+class Reader(Page):
+    """A browser that opens a page from the disk."""
+
+    def open(self, address: str, width: int, media: str = "", **features) -> None:
+        """Load the page anew, with a width and media features (colour scheme)."""
+        named = [{"name": f"prefers-{name.replace('_', '-')}", "value": v} for name, v in features.items()]
+        self("Emulation.setEmulatedMedia", media=media, features=named)
+        self(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.events.clear()
+        self("Page.navigate", url="about:blank")
+        self.until("location.href === 'about:blank'")
+        self("Page.navigate", url=address)
+        self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """One browser for the module."""
+    if not CHROMIUM:
+        pytest.skip("needs chromium on the path to show the page")
+    page = Reader(tmp_path_factory.mktemp("profile") / "profile")
+    for domain in ("Page", "Runtime", "Log", "DOM", "Accessibility"):
+        page(f"{domain}.enable")
+    yield page
+    page.socket.close()
+    page.process.terminate()
+    page.process.wait(30)
+
+
+OPEN = "[...document.querySelectorAll('details.code')].filter((part) => part.open).length"
+WIDTH = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_code_is_folded_and_opens_and_nothing_moves_the_page_sideways(browser, folder, width, scheme):
+    browser.open((folder / "index.html").as_uri(), width, color_scheme=scheme)
+    assert browser.value("document.querySelector('#contents').open") == (width == 1280)
+    assert browser.value(OPEN) == 0
+    assert not browser.value("document.querySelector('.highlight').checkVisibility()")
+    assert browser.value(WIDTH) == 0
+    browser.click("details.code summary")
+    assert browser.value(OPEN) == 1
+    browser.click("#toggle")
+    assert browser.value(OPEN) == sum(cell.cell_type == "code" for cell in CELLS)
+    assert browser.text("#toggle") == "Hide all code"
+    browser.value("document.querySelector('#contents').open = true")
+    assert browser.value(WIDTH) == 0
+    found = browser.value(CONTRAST.replace("ALPHA", "0"))
+    assert len(found) > 100
+    assert not [(text, ratio) for text, ratio in found if ratio < 4.5]
+    ground = browser.value("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(251, 250, 248)", "dark": "rgb(20, 22, 26)"}[scheme]
+    behind = "getComputedStyle(document.querySelector('figure button')).backgroundColor"
+    assert browser.value(behind) == "rgb(255, 255, 255)"
+    browser.click("#toggle")
+    assert browser.value(OPEN) == 0
+    assert not browser.errors()
+
+
+def test_wide_things_scroll_in_their_own_box(browser, folder):
+    browser.open((folder / "index.html").as_uri(), 390)
+    image = "document.querySelector('figure img').getBoundingClientRect().width"
+    assert browser.value(image) < 390
+    browser.click("figure button")
+    assert browser.value(image) > 1300
+    assert browser.value("document.querySelector('figure button').getAttribute('aria-pressed')") == "true"
+    for box in ("figure", ".html", "main pre:not(details pre)"):
+        scrolls = f"(({{ scrollWidth, clientWidth }}) => scrollWidth > clientWidth)(document.querySelector('{box}'))"
+        assert browser.value(scrolls)
+    assert browser.value(WIDTH) == 0
+    assert browser.value("document.querySelectorAll('table.words').length") == 1
+    browser.press(" ", 32)  # it has the focus
+    browser.until(f"{image} < 390")
+
+
+def test_a_link_of_the_contents_leads_to_its_heading(browser, folder):
+    browser.open((folder / "index.html").as_uri(), 1280)
+    browser.click("nav li:last-child a")
+    browser.until("location.hash === '#Text-and-sound'")
+    top = "[...document.querySelectorAll('main h3')].at(-1).getBoundingClientRect().top"
+    assert 0 <= browser.value(top) < 800
+    assert browser.value("document.querySelector('nav').getBoundingClientRect().top") == 0  # it stays
+
+
+def test_names_and_order_for_a_screen_reader(browser, folder):
+    browser.open((folder / "index.html").as_uri(), 1280)
+    browser.click("#toggle")
+    nodes = [node for node in browser("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+    controls = [node for node in nodes if node["role"]["value"] in CONTROLS]
+    assert len(controls) > 12
+    assert not [node for node in controls if not node.get("name", {}).get("value", "").strip()]
+    assert {"navigation", "main", "region", "image", "table"} <= {node["role"]["value"] for node in nodes}
+    ids = browser.value("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))
+    levels = browser.value("[...document.querySelectorAll('h1, h2, h3, h4')].map((h) => +h.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert max(np.diff(levels)) == 1
+
+
+def test_on_paper_there_is_no_code_no_sidebar_and_no_dark(browser, folder):
+    browser.open((folder / "index.html").as_uri(), 1280, media="print", color_scheme="dark")
+    browser.value("document.querySelectorAll('details').forEach((part) => { part.open = true })")
+    for selector, seen in (("nav", False), (".highlight", False), ("figure img", True), (".facts", True)):
+        assert browser.value(f"document.querySelector('{selector}').checkVisibility()") == seen
+    assert browser.value("getComputedStyle(document.body).color") == "rgb(29, 31, 35)"
+    browser("Emulation.clearDeviceMetricsOverride")
+    printed = browser("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]
+    pages = re.findall(rb"/Type /Page\b", base64.b64decode(printed))
+    assert 1 <= len(pages) <= 3
+
+
+# --- what carries and commits them ---
+
+
+def test_a_wheel_holds_the_template(tmp_path, monkeypatch):
+    from flit_core import buildapi
+
+    monkeypatch.chdir(ROOT)
+    held = zipfile.ZipFile(tmp_path / buildapi.build_wheel(str(tmp_path))).namelist()
+    for path in (ROOT / "ser_lib" / "web" / "report").iterdir():
+        assert f"ser_lib/web/report/{path.name}" in held
+
+
+def test_the_commit_hook_strips_what_jupyterlab_saves(tmp_path):
+    (hook,) = [
+        hook
+        for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+        if hook["id"] == "strip"
+    ]
+    committed = NOTEBOOKS / "01_eda.ipynb"
+    notebook = json.loads(committed.read_text())
+    notebook["metadata"]["language_info"] |= {"version": "3.11.9", "pygments_lexer": "ipython3"}
+    notebook["metadata"]["widgets"] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["heard\n"]}]
+            cell["execution_count"] = 7
+            cell["metadata"]["execution"] = {"iopub.status.busy": "2026-11-21T18:04:27"}
+    saved = tmp_path / committed.name
+    saved.write_text(json.dumps(notebook))
+    command, *arguments = shlex.split(hook["entry"])
+    assert command == ".venv/bin/jupyter"
+    subprocess.run([sys.executable, "-m", "jupyter", *arguments, str(saved)], check=True, capture_output=True)
+    assert saved.read_text() == committed.read_text()

@@ -296,7 +296,7 @@ def _name_figures(cells: Sequence[Any]) -> None:
     section = ""
     for cell in cells:
         if cell.cell_type == "markdown":
-            section = ([section, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)])[-1]
+            section = [section, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
         elif name := re.search(r"report\.figure\(\w+, \"(\w+)\"\)", cell.source):
             cell.metadata.alt = f"Figure {name[1].replace('_', ' ')}: {section}"
 

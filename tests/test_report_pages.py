@@ -20,6 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from test_page import CONTRAST, CONTROLS, Page
 from test_serve import CHROMIUM
+from traitlets.config import Config
 
 from ser_lib import ROOT, reruns
 from ser_lib.report import NOTEBOOKS
@@ -55,7 +56,9 @@ CELLS = [
     new_code_cell(
         'print("x" * 300)\ndisplay(audio.Audio(np.zeros(8000, "float32"), 8000, "a.wav", 1.0, 8000, 1))'
     ),
-    new_code_cell('Markdown("**Answer** computed.")'),
+    new_code_cell(
+        'Markdown("# A card\\n\\n" + "| long name " * 9 + "|\\n" + "|---" * 9 + "|\\n" + "| 1 " * 9 + "|")'
+    ),
 ]
 
 
@@ -71,7 +74,11 @@ def folder(tmp_path_factory):
     )
     (folder / "metrics.json").write_text(json.dumps({"run": RUN, "results": []}))
     papermill.execute_notebook(
-        folder / "plain.ipynb", folder / "notebook.ipynb", cwd=ROOT, progress_bar=False
+        folder / "plain.ipynb",
+        folder / "notebook.ipynb",
+        cwd=ROOT,
+        progress_bar=False,
+        config=Config(KernelManager={"transport": "ipc"}),  # as in reruns.execute
     )
     reruns._to_html(folder / "notebook.ipynb", folder / "index.html", title="03_eight")
     return folder
@@ -154,9 +161,10 @@ def test_the_contents_are_the_headings(parsed):
         ("h2", "Tables"),
         ("h3", "A wide one"),
         ("h3", "Text and sound"),
+        ("h3", "A card"),  # an output's first heading
     ]
     contents = [(f"#{anchor}", text) for _, anchor, text in parsed.headings[1:]]
-    assert [(href, text) for _, href, text in parsed.links[1:-1]] == contents
+    assert [(href, text) for _, href, text in parsed.links[1 : 1 + len(contents)]] == contents
 
 
 def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
@@ -264,7 +272,7 @@ def test_wide_things_scroll_in_their_own_box(browser, folder):
     browser.click("figure button")
     assert browser.value(image) > 1300
     assert browser.value("document.querySelector('figure button').getAttribute('aria-pressed')") == "true"
-    for box in ("figure", ".html", "main pre:not(details pre)"):
+    for box in ("figure", ".html", ".text .html", "main pre:not(details pre)"):
         scrolls = f"(({{ scrollWidth, clientWidth }}) => scrollWidth > clientWidth)(document.querySelector('{box}'))"
         assert browser.value(scrolls)
     assert browser.value(WIDTH) == 0
@@ -275,9 +283,9 @@ def test_wide_things_scroll_in_their_own_box(browser, folder):
 
 def test_a_link_of_the_contents_leads_to_its_heading(browser, folder):
     browser.open((folder / "index.html").as_uri(), 1280)
-    browser.click("nav li:last-child a")
+    browser.click("nav li:nth-last-child(2) a")
     browser.until("location.hash === '#Text-and-sound'")
-    top = "[...document.querySelectorAll('main h3')].at(-1).getBoundingClientRect().top"
+    top = "[...document.querySelectorAll('main h3')].at(-2).getBoundingClientRect().top"
     assert 0 <= browser.value(top) < 800
     assert browser.value("document.querySelector('nav').getBoundingClientRect().top") == 0  # it stays
 

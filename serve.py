@@ -6,8 +6,6 @@ application/problem+json (RFC 9457). The answers are described by /openapi.json.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 import time
 from pathlib import PurePosixPath
@@ -19,6 +17,7 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable, Unprocessable
 
 from ser_lib import audio, bundle, server
 from ser_lib.errors import BundleError, SerError
+from ser_lib.listen import as_csv
 
 ABOUT = (
     "name", "version", "created", "estimator", "classes", "training", "headline", "metrics", "intensity", "enrolled",
@@ -37,18 +36,6 @@ def uploads(field: str = "file") -> list[tuple[str, bytes]]:
         (PurePosixPath((file.filename or "").replace("\\", "/")).name or "clip", file.read())
         for file in found
     ]
-
-
-def as_csv(windows: list[dict], labels: list[str]) -> str:
-    """A timeline, one row a window."""
-    out = io.StringIO()
-    columns = ("start_s", "end_s", "emotion", "confidence", "abstained")
-    table = csv.writer(out)
-    table.writerow([*columns, *(f"p_{label}" for label in labels)])
-    for window in windows:
-        p = window.get("probabilities", {})
-        table.writerow([*(window.get(name) for name in columns), *(p.get(label) for label in labels)])
-    return out.getvalue()
 
 
 def create_app(settings: dict | None = None) -> Flask:
@@ -134,7 +121,8 @@ def create_app(settings: dict | None = None) -> Flask:
             counts.refused.inc()
             raise UnprocessableEntity(str(error)) from error
         if request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv":
-            return as_csv(windows, model.passport["classes"]), {"Content-Type": "text/csv; charset=utf-8"}
+            lines = as_csv(windows, model.passport["classes"], ("start_s", "end_s"))
+            return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
         about = {"duration_s": windows[-1]["end_s"], "window_s": bundle.WINDOW_S, "step_s": bundle.STEP_S}
         return {"file": name, **about, "windows": windows}
 

@@ -22,16 +22,18 @@ def spread(found: dict, form: str = ".1f") -> str:
     return f"{value} % ({low} to {high})"
 
 
-def model_card(passport: dict, per_class: pd.DataFrame, by_group: pd.DataFrame) -> str:
+def model_card(
+    passport: dict, per_class: pd.DataFrame | None = None, by_group: pd.DataFrame | None = None
+) -> str:
     """Markdown in the usual headings (Mitchell et al. 2019).
 
     Parameters
     ----------
     passport : dict
         As `bundle.save` returned it.
-    per_class : DataFrame
+    per_class : DataFrame, optional
         From `metrics.per_class`, of the out-of-fold predictions of this model.
-    by_group : DataFrame
+    by_group : DataFrame, optional
         From `metrics.by_group`, of the same predictions, with the `kind` of each group (gender, intensity…).
     """
     scores = passport["metrics"]
@@ -46,15 +48,19 @@ def model_card(passport: dict, per_class: pd.DataFrame, by_group: pd.DataFrame) 
     loudness = intensity and (
         f"| UAR of normal or strong intensity (`{intensity['estimator']}`, chance 50 %) | {spread(intensity)} |\n"
     )
-    recall = "\n".join(
+    recall = [
         f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |"
-        for emotion, row in per_class.iterrows()
-    )
-    groups = "\n".join(
+        for emotion, row in (per_class.iterrows() if per_class is not None else ())
+    ]
+    groups = [
         f"| {row['kind']} | {row['group']} | {spread(row | {'uar': row['value']})} |"
-        for row in by_group.to_dict("records")
+        for row in (by_group.to_dict("records") if by_group is not None else ())
         if row["kind"] != "emotion"
+    ]
+    recall = (
+        "\n".join(["| emotion | precision | recall |", "|---|---|---|", *recall, "", ""]) if recall else ""
     )
+    groups = "\n".join(["| | group | UAR |", "|---|---|---|", *groups, "", ""]) if groups else ""
     return f"""# Model card: {passport["name"]} {passport["version"]}
 
 **What it is.** `{passport["estimator"]}` on the {passport["feature_config"]["name"]} feature set
@@ -85,15 +91,7 @@ The copies brought {spread(chosen["gain_of_copies"], "+.1f")} UAR.
 | weighted F1 | {interval("weighted_f1")} |
 | ECE after calibration (15 bins, fitted on inner folds) | {percent(passport["ece"])} |
 {loudness or ""}
-| emotion | precision | recall |
-|---|---|---|
-{recall}
-
-| | group | UAR |
-|---|---|---|
-{groups}
-
-**Limits.** These figures are for studio recordings. Noise, telephone lines, level and another language cost what
+{recall}{groups}**Limits.** These figures are for studio recordings. Noise, telephone lines, level and another language cost what
 the report `06_stress_and_transfer` shows. Spontaneous speech and children were not tested and will be worse.
 
 **Licence.** {passport["licence"]}. The code has its own licence (MIT).

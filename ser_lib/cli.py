@@ -1,15 +1,20 @@
-"""The command line: `python -m ser_lib data · features · reports · runs · predict · retrain · bench`."""
+"""The command line: `python -m ser_lib data · corpus · features · reports · runs · predict · listen · export · card · …`.
+
+Exit codes: 0, all is well; 1, something failed or is doubtful, and a line says what; 2, the command is wrong.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from ser_lib import __version__
-from ser_lib.errors import SerError
+from ser_lib.errors import BundleError, SerError
 
 
 class Commands(click.Group):
@@ -199,23 +204,131 @@ def rm(out: Path, names: tuple[str, ...]) -> None:
     reruns.write_index(out)
 
 
-@main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="a passport [default: models/ser.json]")
-def predict(files: tuple[Path, ...], model: Path | None) -> None:
-    """Print the emotion heard in each file, one JSON object a line."""
-    from ser_lib import bundle
+@main.group()
+def corpus() -> None:
+    """One's own recordings: a folder, a CSV of path, speaker and emotion, or several with commas between."""
 
+
+@corpus.command()
+@click.argument("source")
+@click.option("--protocol", default="actors5", help="of the report to come: actors5, loso or random")
+@click.option("--emotions", help="four, eight or a comma-separated list [default: all there are]")
+@click.option("--json", "as_json", is_flag=True, help="the same as one JSON object")
+def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> None:
+    """Tell what SOURCE holds and whether a report on it could be trusted; if not, why, and exit with 1.
+
+    Its features are computed on the way, and kept for the report.
+    """
+    from ser_lib import corpus, evaluate, splits, tables
+
+    if protocol not in splits.PROTOCOLS:
+        raise click.BadParameter(f"--protocol {protocol}: choose one of {', '.join(splits.PROTOCOLS)}")
+    data = tables.get(source)
+    table = evaluate.select(data.table, corpus.emotion_list(emotions)) if emotions else data.table
+    found = {"source": source, "protocol": protocol, "asked": sorted(table["emotion"].unique())}
+    found |= data.corpus.describe() | {"labels": corpus.label_changes(source)}
+    found["doubts"] = splits.doubts(table, protocol)
+    if n := len(found["problems"]):
+        found["doubts"].append(f"{n} file(s) cannot be used, see above; repair them or take them out")
+    click.echo(json.dumps(found) if as_json else corpus.told(found))
+    if found["doubts"]:
+        raise SystemExit(1)
+
+
+MODEL = click.option("--model", type=click.Path(path_type=Path), help="a passport [default: models/ser.json]")
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True)
+@MODEL
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "jsonl", "csv")),
+    help="[default: table on a terminal, else jsonl]",
+)
+@click.option("--timeline", is_flag=True, help="an answer for each window of a recording")
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="a neutral clip of the same speaker; give several",
+)
+@click.option("-q", "--quiet", is_flag=True, help="no progress bar and no warnings")
+def predict(files, model: Path | None, form: str | None, timeline: bool, references, quiet: bool) -> None:
+    """Print the emotion heard in FILES; folders are searched, and - is standard input.
+
+    What cannot be heard is named on standard error, the others go on, and the command ends with 1.
+    """
+    from ser_lib import bundle, listen
+
+    if timeline and references:
+        raise click.UsageError("--timeline hears no references; leave one of the two out")
+    form = form or ("table" if sys.stdout.isatty() else "jsonl")
     chosen = bundle.load(model or bundle.DEFAULT)
-    failed = False
-    for file in files:
-        try:
-            click.echo(json.dumps({"file": str(file)} | chosen.predict(file)))
-        except SerError as error:
-            failed = True
-            click.echo(str(error), err=True)
+    failed: list[str] = []
+
+    def hear(file: str) -> Iterator[dict]:
+        source, name = (sys.stdin.buffer.read(), "standard input") if file == "-" else (file, file)
+        if timeline:
+            yield from chosen.timeline(source, name=name)
+            return
+        answer = chosen.predict(source, name=name, references=references)
+        if form == "table" and not quiet:
+            for warning in answer["warnings"]:
+                listen.say(f"{name}: {warning}", err=True)
+        yield answer
+
+    rows = listen.heard(listen.recordings(files), hear, quiet=quiet, failed=failed)
+    first = ("file", "start_s", "end_s") if timeline else ("file",)
+    for line in listen.written(rows, form, chosen.passport["classes"], first):
+        listen.say(line)
     if failed:
         raise SystemExit(1)
+
+
+@main.command()
+@MODEL
+@click.option("--device", help="of the microphone, its number or a part of its name")
+def listen(model: Path | None, device: str | None) -> None:
+    """Hear the microphone until Ctrl-C: bars in a terminal, JSON lines in a pipe. Needs the extra `mic`."""
+    from ser_lib import bundle, listen
+
+    chosen = bundle.load(model or bundle.DEFAULT)
+    answers = listen.live(chosen, *listen.microphone(device))
+    labels = chosen.passport["classes"]
+    lines = listen.bars(answers, labels) if sys.stdout.isatty() else listen.written(answers, "jsonl", labels)
+    try:
+        for line in lines:
+            click.echo(line)
+    except KeyboardInterrupt:
+        pass
+
+
+@main.command()
+@click.argument("passport", nargs=-1, metavar="[PASSPORT]", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT.pkl|OUT.onnx", type=click.Path(path_type=Path))
+def export(passport: tuple[Path, ...], out: Path) -> None:
+    """Write the model of PASSPORT [default: models/ser.json] as pickle with passport, or as ONNX (extra `onnx`)."""
+    from ser_lib import bundle, export
+
+    if len(passport) > 1:
+        raise click.UsageError(f"one PASSPORT and one OUT, not {len(passport) + 1} files")
+    click.echo(export.write(passport[0] if passport else bundle.DEFAULT, out))
+
+
+@main.command()
+@click.argument("passport", required=False, type=click.Path(path_type=Path))
+def card(passport: Path | None) -> None:
+    """Print the model card of PASSPORT [default: models/ser.json], in Markdown."""
+    from ser_lib import bundle, card
+
+    path = passport or bundle.DEFAULT
+    try:
+        click.echo(card.model_card(bundle.read_passport(path)), nl=False)
+    except KeyError as error:
+        raise BundleError(f"{path}: tells no {error.args[0]}, so it has no card; {bundle.CHOOSE}") from error
 
 
 @main.command()

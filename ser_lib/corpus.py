@@ -1,13 +1,16 @@
 """A folder of recordings to the clip table: one row a clip, the same columns for every corpus.
 
 File names are read by the corpora's documented schemes; anyone's own recordings come with a CSV of
-`path, speaker, emotion`. What cannot be read is listed by name and left out, the rest goes on.
+`path, speaker, emotion`. A `labels.yaml` in the folder, or beside the CSV, gives labels other names:
+`labels: {joy: happy, boredom: null}`, null leaving clips out. Several corpora are `A,B`; their speakers
+are then told apart by the corpus. What cannot be read is listed by name and left out, the rest goes on.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -27,6 +30,10 @@ CLIP_COLUMNS = (
     "clip_id", "path", "corpus", "speaker", "gender", "emotion", "intensity", "statement",
     "repetition", "duration_s", "sample_rate", "channels", "audio_sha256",
 )  # fmt: skip
+SAME_SPEAKERS = {"ravdess-song": "ravdess"}  # the actors that speak also sing
+LABELS = "labels.yaml"
+LEFT_OUT = f"left out by {LABELS}"
+SHOWN = 30  # speakers and no more; a report is to be read
 LISTED = 10_000  # names read at a time; a row of a table is smaller than a dictionary
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm")
 
@@ -86,6 +93,96 @@ class Corpus:
             f"{clips['emotion'].nunique()} emotions; {len(self.problems)} file(s) left out, "
             f"{len(self.stereo)} mixed down from stereo, {len(self.duplicates)} sample-identical"
         )
+
+    def describe(self) -> dict:
+        """What a check tells of the corpus, as JSON holds it.
+
+        Returns
+        -------
+        dict
+            `summary`; `emotions` and `speakers`, by name, with their `clips`; `duration_s`, `sample_rates`,
+            `channels`; `duplicates`, lists of sample-identical clips; `problems`.
+        """
+        clips = self.clips
+        counts = pd.crosstab(clips["speaker"], clips["emotion"])
+        about = clips.groupby("speaker")[["corpus", "gender"]].agg(lambda told: "+".join(sorted(set(told))))
+        length = clips["duration_s"]
+        emotions = {
+            emotion: {
+                "clips": int(n.sum()),
+                "speakers": int((n > 0).sum()),
+                "fewest": int(n.min()),
+                "most": int(n.max()),
+            }
+            for emotion, n in counts.items()
+        }
+        speakers = {
+            speaker: {**about.loc[speaker], "clips": {emotion: int(n) for emotion, n in row.items()}}
+            for speaker, row in counts.iterrows()
+        }
+        return {
+            "summary": self.summary(),
+            "emotions": emotions,
+            "speakers": speakers,
+            "duration_s": {
+                "min": length.min(),
+                "median": length.median(),
+                "max": length.max(),
+                "sum": length.sum(),
+            },
+            "sample_rates": {str(rate): int(n) for rate, n in clips["sample_rate"].value_counts().items()},
+            "channels": {str(count): int(n) for count, n in clips["channels"].value_counts().items()},
+            "duplicates": [list(part) for _, part in self.duplicates.groupby("audio_sha256")["clip_id"]],
+            "problems": [text for text in self.problems["problem"] if not text.endswith(LEFT_OUT)],
+        }
+
+
+def told(found: dict) -> str:
+    """What a check found, to be read.
+
+    Parameters
+    ----------
+    found : dict
+        `Corpus.describe`, and `source`, `protocol`, the emotions `asked`, `labels` (as `label_changes`), `doubts`.
+    """
+    emotions, people, length = found["emotions"], list(found["speakers"].items()), found["duration_s"]
+    width = max(len(name) for name in ("speaker", *found["speakers"]))
+    lines = [f"{found['source']}: {found['summary']}", ""]
+    for emotion, n in emotions.items():
+        each = f"{n['fewest']} to {n['most']} each"
+        lines.append(
+            f"{emotion:<{max(map(len, emotions))}} {n['clips']:7} clips of {n['speakers']} speakers, {each}"
+        )
+    lines += ["", f"{'speaker':<{width}}  gender   {'  '.join(emotions)}"]
+    for name, about in people[:SHOWN]:
+        counts = (f"{about['clips'][emotion]:{len(emotion)}}" for emotion in emotions)
+        lines.append(f"{name:<{width}}  {about['gender']:<7}  {'  '.join(counts)}")
+    if len(people) > SHOWN:
+        lines.append(f"… and {len(people) - SHOWN} more (--json has all)")
+    rates = ", ".join(f"{rate} Hz ({n})" for rate, n in found["sample_rates"].items())
+    lines += [
+        "",
+        f"durations: {length['min']:.1f} to {length['max']:.1f} s, median {length['median']:.1f} s, "
+        f"{length['sum'] / 60:.1f} min in all; {rates}",
+        *(f"sample-identical: {', '.join(names)}" for names in found["duplicates"]),
+        *(
+            f"labels.yaml: {row['label']} {'→ ' + row['emotion'] if row['emotion'] else 'is left out'}, {row['clips']} clip(s)"
+            for row in found["labels"]
+        ),
+        *(f"cannot be used: {problem}" for problem in found["problems"]),
+        "",
+    ]
+    if found["doubts"]:
+        return "\n".join(
+            [
+                *lines,
+                f"A report under {found['protocol']} could not be trusted:",
+                *(f"- {doubt}" for doubt in found["doubts"]),
+            ]
+        )
+    command = ["python", "-m", "ser_lib", "reports", "--notebook", "03", "-p", f"corpus={found['source']}"]
+    command += ["-p", f"emotions={','.join(found['asked'])}", "-p", f"protocol={found['protocol']}"]
+    return "\n".join([*lines, "Nothing speaks against a report:", "  " + shlex.join(command)])
 
 
 # --- names -----------------------------------------------------------------------------------------
@@ -206,15 +303,15 @@ def read(source: str | Path, *, n_jobs: int = -1) -> Corpus:
     Parameters
     ----------
     source : path
-        A folder (searched with its subfolders; the naming scheme is found by trying `NAMING`), or a
-        CSV with `path, speaker, emotion` and any other of `CLIP_COLUMNS`; relative paths start at
-        the CSV's folder.
+        A folder (searched with its subfolders; the naming scheme is found by trying `NAMING`), a CSV with
+        `path, speaker, emotion` and any other of `CLIP_COLUMNS` (relative paths start at the CSV's
+        folder), or several of these with commas between.
 
     Raises
     ------
     CorpusError
-        No such folder, no recordings in it, names of no known corpus, or a manifest without the
-        three columns.
+        No such folder, no recordings in it, names of no known corpus, a manifest without the three
+        columns, a `labels.yaml` that is none, or two manifests of one name.
     """
     clips, problems = listing(source)
     facts = parallel(_facts, clips["path"], n_jobs=n_jobs, what="reading clips")
@@ -248,17 +345,117 @@ def listing(source: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     CorpusError
         As `read`, but that no file is opened.
     """
-    source = Path(source).expanduser()
-    if source.is_dir():
-        clips, problems = _from_folder(source)
-    elif source.suffix.lower() == ".csv" and source.is_file():
-        clips, problems = _from_manifest(source), []
-    else:
-        raise CorpusError(f"{source}: no such folder or CSV manifest; set SER_RAVDESS_DIR or run `make data`")
+    parts = [(part, *_relabelled(part, *_named(part))) for part in sources(source)]
+    clips, problems = parts[0][1:] if len(parts) == 1 else _together(parts)
     if clips.empty:
-        raise CorpusError(f"{source}: no readable clip (nothing in it)")
+        raise CorpusError(
+            f"{source}: no readable clip ({problems[0]['problem'] if problems else 'nothing in it'})"
+        )
     columns = [name for name in CLIP_COLUMNS if name not in FACTS]
     return clips[columns], pd.DataFrame(problems, columns=["path", "problem"])
+
+
+def sources(source: str | Path) -> list[Path]:
+    """The folders and manifests of `A,B`. What is there under the whole name is one, commas or not."""
+    whole = Path(source).expanduser()
+    if whole.exists():
+        return [whole]
+    return [Path(part.strip()).expanduser() for part in str(source).split(",") if part.strip()]
+
+
+def _named(source: Path) -> tuple[pd.DataFrame, list[dict]]:
+    """The clips of one folder or manifest by the labels that they came with."""
+    if source.is_dir():
+        return _from_folder(source)
+    if source.suffix.lower() == ".csv" and source.is_file():
+        return _from_manifest(source), []
+    raise CorpusError(f"{source}: no such folder or CSV manifest; set SER_RAVDESS_DIR or run `make data`")
+
+
+def _together(parts: list[tuple[Path, pd.DataFrame, list[dict]]]) -> tuple[pd.DataFrame, list[dict]]:
+    """Several corpora as one. Speaker 03 of one is not speaker 03 of another, and clips of one name are two."""
+    named: dict[str, Path] = {}
+    whose = []
+    for source, clips, _ in parts:
+        people = "+".join(sorted(set(clips["corpus"].replace(SAME_SPEAKERS))))
+        other = named.setdefault(people, source)
+        if source.is_file() and other.is_file() and other != source:
+            raise CorpusError(
+                f"{other} and {source}: both of corpus {people!r}, so that their speakers could not be told apart; "
+                "rename one of the files, or give it a column corpus"
+            )
+        whose.append(people)
+    clips = pd.concat([part for _, part, _ in parts], ignore_index=True)
+    problems = [problem for _, _, found in parts for problem in found]
+    if len(named) > 1:
+        people = np.repeat(whose, [len(part) for _, part, _ in parts])
+        clips["speaker"] = people + ":" + clips["speaker"]
+        clips["clip_id"] = people + ":" + clips["clip_id"]
+    clips, copies = _once(clips)
+    return clips, problems + copies
+
+
+def _once(clips: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
+    """The first clip of each name, and the others as problems."""
+    copies = clips["clip_id"].duplicated()
+    problems = [
+        {"path": path, "problem": f"{Path(path).name}: a second file of this name"}
+        for path in clips["path"][copies]
+    ]
+    return clips[~copies].reset_index(drop=True), problems
+
+
+# --- labels ----------------------------------------------------------------------------------------
+
+
+def label_map(source: Path) -> dict[str, str | None]:
+    """What `labels.yaml` of a folder or manifest makes of each label that it names; None: left out.
+
+    Raises
+    ------
+    CorpusError
+        The file holds anything but `labels: {label: emotion}`.
+    """
+    path = (source if source.is_dir() else source.parent) / LABELS
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:  # all as text: `01` and `no` are labels too
+        labels = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)["labels"]
+        flat = all(isinstance(emotion, str) for emotion in labels.values())
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        flat = False
+    if not flat:
+        raise CorpusError(f"{path}: not a map of labels; write it as `labels: {{joy: happy, boredom: null}}`")
+    return {label: None if emotion in ("", "~", "null") else emotion for label, emotion in labels.items()}
+
+
+def _relabelled(source: Path, clips: pd.DataFrame, problems: list[dict]) -> tuple[pd.DataFrame, list[dict]]:
+    labels = label_map(source)
+    if not labels:
+        return clips, problems
+    emotion = clips["emotion"].map(lambda label: labels.get(label, label))
+    out = emotion.isna()
+    left = zip(clips["path"][out], clips["emotion"][out], strict=True)
+    told = [{"path": path, "problem": f"{path}: {label}, {LEFT_OUT}"} for path, label in left]
+    return clips.assign(emotion=emotion)[~out].reset_index(drop=True), problems + told
+
+
+def label_changes(source: str | Path) -> list[dict]:
+    """What the label maps of a source do, by name alone: `label`, its `emotion` (None: left out), `clips`."""
+    rows = []
+    for part in sources(source):
+        if labels := label_map(part):
+            counts = _named(part)[0]["emotion"].value_counts()
+            rows += [
+                {"label": label, "emotion": emotion, "clips": int(counts.get(label, 0))}
+                for label, emotion in labels.items()
+            ]
+    return rows
+
+
+# --- files -----------------------------------------------------------------------------------------
 
 
 def _facts(path: str) -> dict | str:
@@ -300,12 +497,8 @@ def _from_folder(folder: Path) -> tuple[pd.DataFrame, list[dict]]:
     clips = _complete(pd.concat(parts, ignore_index=True))
     if scheme == "savee":
         clips["clip_id"] = clips["speaker"] + "_" + clips["statement"]
-    copies = clips["clip_id"].duplicated()
-    problems += [
-        {"path": path, "problem": f"{Path(path).name}: a second file of this name"}
-        for path in clips["path"][copies]
-    ]
-    return clips[~copies].reset_index(drop=True), problems
+    clips, copies = _once(clips)
+    return clips, problems + copies
 
 
 def _from_manifest(path: Path) -> pd.DataFrame:
@@ -364,7 +557,7 @@ def check_ravdess_grid(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def find_audio(folder: str | Path | None = None) -> Path | None:
-    """The corpus to start from: `folder`, else SER_RAVDESS_DIR, else data/ravdess; None if there is none.
+    """The corpus or corpora (`A,B`) to start from: `folder`, else SER_RAVDESS_DIR, else data/ravdess, else None.
 
     Raises
     ------
@@ -373,8 +566,8 @@ def find_audio(folder: str | Path | None = None) -> Path | None:
     """
     named = folder or os.environ.get("SER_RAVDESS_DIR")
     if named:
-        if not Path(named).expanduser().exists():
-            raise CorpusError(f"{named}: no such folder; correct corpus=… or SER_RAVDESS_DIR, or unset it")
+        if gone := [part for part in sources(named) if not part.exists()]:
+            raise CorpusError(f"{gone[0]}: no such folder; correct corpus=… or SER_RAVDESS_DIR, or unset it")
         return Path(named).expanduser()
     downloaded = ROOT / "data" / "ravdess"
     return downloaded if downloaded.is_dir() else None

@@ -11,13 +11,16 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 
 from ser_lib import guard
-from ser_lib.corpus import CLIP_COLUMNS
+from ser_lib.corpus import CLIP_COLUMNS, SAME_SPEAKERS
 from ser_lib.errors import CorpusError
 
 ABOUT = (*CLIP_COLUMNS, guard.SOURCE)  # the columns of a feature table that are no features
 Sides = dict[int, tuple[np.ndarray, np.ndarray]]  # by fold: the rows trained on, the rows tested
 
 PROTOCOLS = ("actors5", "loso", "random")
+MIN_CLIPS = 10  # of an emotion: its recall then goes in steps of a tenth
+MIN_SPEAKERS = 5  # the intervals resample speakers, and `actors5` has five folds
+MIN_EACH = 3  # speakers of an emotion: one is tested, and what the others have in common is learnt
 
 # Luna-Jimenez et al. (2021), subject-wise five-fold split of RAVDESS: the test actors of each fold.
 RAVDESS_FOLDS = (
@@ -204,3 +207,77 @@ def assert_speakers_apart(clips: pd.DataFrame, folds: pd.Series) -> None:
     if (spread > 1).any():
         names = ", ".join(spread[spread > 1].index.astype(str))
         raise CorpusError(f"speaker(s) {names} in more than one fold; are clips of two speakers identical?")
+
+
+def doubts(clips: pd.DataFrame, protocol: str = "actors5") -> list[str]:
+    """Why a report under a protocol could not be run or trusted, each with the remedy; empty where it could.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        With the columns of `CLIP_COLUMNS` that tell a clip apart: id, corpus, speaker, emotion, content.
+    protocol : one of PROTOCOLS
+    """
+    apart = protocol != "random"
+    emotions, speakers = clips["emotion"].value_counts(), clips["speaker"].nunique()
+    found = []
+    if len(emotions) < 2:
+        found.append(f"one emotion, {emotions.index[0]}: nothing to tell apart; add clips of another")
+    if apart and speakers < MIN_SPEAKERS:
+        found.append(
+            f"{speakers} speaker(s): {protocol} tests on unheard speakers, and below {MIN_SPEAKERS} says little of "
+            "the next one; add recordings of others"
+        )
+    remedy = "add some, or leave the label out (null in labels.yaml, or without it in emotions=…)"
+    for emotion, part in clips.groupby("emotion"):
+        n, who = len(part), sorted(part["speaker"].unique())
+        if n < MIN_CLIPS:
+            found.append(f"{emotion}: {n} clip(s), at least {MIN_CLIPS} are needed; {remedy}")
+        elif apart and len(who) < min(MIN_EACH, speakers):
+            found.append(
+                f"{emotion}: only of {', '.join(who)}, at least {MIN_EACH} speakers are needed; {remedy}"
+            )
+    found += [*_written_twice(emotions.index), *_mixed_up(clips)]
+    return found or _untaught(clips, protocol)
+
+
+def _written_twice(emotions: pd.Index) -> list[str]:
+    alike = emotions.to_series().groupby(emotions.str.strip().str.lower())
+    return [
+        f"{' and '.join(repr(name) for name in names)} differ only in writing; make one of them the other in labels.yaml"
+        for _, names in alike
+        if len(names) > 1
+    ]
+
+
+def _mixed_up(clips: pd.DataFrame) -> list[str]:
+    """Clips of the same samples that are told differently, and speakers that may be two."""
+    found = []
+    for _, twins in clips[clips["audio_sha256"].duplicated(keep=False)].groupby("audio_sha256"):
+        for column in ("emotion", "speaker"):
+            if len(told := twins[column].unique()) > 1:
+                found.append(
+                    f"{' and '.join(twins['clip_id'])}: the same samples, but {column} {' and '.join(told)}; "
+                    "correct one, or take both out"
+                )
+    of = clips.assign(corpus=clips["corpus"].replace(SAME_SPEAKERS)).groupby("speaker")["corpus"].unique()
+    return found + [
+        f"speaker {speaker} is in {' and '.join(corpora)} and taken for one person; name two people differently, "
+        "and give one person one corpus"
+        for speaker, corpora in of.items()
+        if len(corpora) > 1
+    ]
+
+
+def _untaught(clips: pd.DataFrame, protocol: str) -> list[str]:
+    """Emotions that a fold tests and never trains."""
+    try:
+        found = sides(clips, protocol)
+    except CorpusError as error:
+        return [str(error)]
+    emotion = clips["emotion"].to_numpy()
+    alone = {name for train, test in found.values() for name in set(emotion[test]) - set(emotion[train])}
+    return [
+        f"{name}: a fold tests all speakers that say it; add recordings of others, or use protocol=loso"
+        for name in sorted(alone)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ser_lib import corpus
 from ser_lib.cache import FACTS
 from ser_lib.corpus import CLIP_COLUMNS, EIGHT, FOUR, NAMING, check_ravdess_grid, emotion_list, find_audio
 from ser_lib.errors import CorpusError
+from ser_lib.splits import PROTOCOLS, doubts
 
 CLIP = np.round(speech("sad", 3) * 2**15).astype(np.int16)
 
@@ -306,6 +308,219 @@ def test_a_manifest_that_is_no_text_is_refused(tmp_path):
     path.write_bytes("path,speaker,emotion\n".encode("utf-16"))
     with pytest.raises(CorpusError, match=r"table\.csv: not a CSV table"):
         read(path)
+
+
+# --- labels ----------------------------------------------------------------------------------------
+
+
+def labelled(folder: Path, text: str) -> Path:
+    """A manifest of happy, joy and 01, with a `labels.yaml`."""
+    path = manifest(
+        folder, "path,speaker,emotion\nclips/0.wav,1,happy\nclips/1.wav,1,joy\nclips/2.wav,2,01\n"
+    )
+    (folder / "labels.yaml").write_text(text)
+    return path
+
+
+def test_labels_are_renamed_and_left_out(tmp_path):
+    path = labelled(tmp_path, "labels: {joy: happy, 01: null, never: sad}")
+    held = read(path)
+    assert held.clips["emotion"].to_list() == ["happy", "happy"]
+    assert held.problems["problem"].to_list() == [f"{tmp_path}/clips/2.wav: 01, left out by labels.yaml"]
+    assert "2 clips of 1 speakers, 1 emotions; 1 file(s) left out" in held.summary()
+    assert held.describe()["problems"] == []
+    assert corpus.label_changes(path) == [
+        {"label": "joy", "emotion": "happy", "clips": 1},
+        {"label": "01", "emotion": None, "clips": 1},
+        {"label": "never", "emotion": "sad", "clips": 0},
+    ]
+
+
+def test_labels_of_a_folder_lie_in_it(tmp_path):
+    for n, name in enumerate(("03a01La", "03a01Fa", "03a01Wa")):
+        put(tmp_path / f"{name}.wav", numbered(n))
+    (tmp_path / "labels.yaml").write_text("labels:\n  bored: ~\n  happy: glad\n")
+    assert read(tmp_path).clips["emotion"].to_list() == ["glad", "angry"]
+    (tmp_path / "labels.yaml").unlink()
+    assert set(read(tmp_path).clips["emotion"]) == {"happy", "bored", "angry"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "joy: happy", "labels:", "labels: [joy]", "labels: {joy: [a, b]}", "{", "labels: 3"]
+)
+def test_label_maps_that_are_refused(text, tmp_path):
+    with pytest.raises(
+        CorpusError, match=r"labels\.yaml: not a map of labels; write it as `labels: \{joy: happy"
+    ):
+        read(labelled(tmp_path, text))
+
+
+def test_labels_that_leave_out_everything_are_refused(tmp_path):
+    with pytest.raises(
+        CorpusError, match=r"mine\.csv: no readable clip \(.*: happy, left out by labels\.yaml"
+    ):
+        read(labelled(tmp_path, "labels: {happy: null, joy: null, 01: null}"))
+
+
+# --- several corpora -------------------------------------------------------------------------------
+
+
+def test_speakers_of_two_corpora_are_told_apart(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    put(one / "03-01-03-01-01-01-03.wav")
+    put(two / "03a01Fa.wav", numbered(1))
+    put(two / "03a01Wa.wav", numbered(2))
+    clips = read(f"{one},{two}").clips
+    assert clips["speaker"].to_list() == ["ravdess:03", "emodb:03", "emodb:03"]
+    assert clips["clip_id"].to_list() == ["ravdess:03-01-03-01-01-01-03", "emodb:03a01Fa", "emodb:03a01Wa"]
+    assert clips["corpus"].to_list() == ["ravdess", "emodb", "emodb"]
+    assert clips["emotion"].to_list() == ["happy", "happy", "angry"]
+    assert find_audio(f"{one},{two}") == Path(f"{one},{two}")
+    with pytest.raises(CorpusError, match=r"gone: no such folder"):
+        find_audio(f"{one},{tmp_path / 'gone'}")
+
+
+def test_a_path_with_a_comma_is_one_corpus(tmp_path):
+    put(tmp_path / "a,b" / "03a01Fa.wav")
+    assert corpus.sources(tmp_path / "a,b") == [tmp_path / "a,b"]
+    assert read(tmp_path / "a,b").clips["speaker"].to_list() == ["03"]
+    assert corpus.sources("~/x, y") == [Path.home() / "x", Path("y")]
+
+
+def test_two_parts_of_one_corpus_have_the_same_speakers(tmp_path):
+    """The actors of RAVDESS sing, too; and a file that lies in both parts counts once."""
+    put(tmp_path / "speech" / "03-01-03-01-01-01-03.wav")
+    put(tmp_path / "song" / "03-02-03-01-01-01-03.wav", numbered(1))
+    held = read(f"{tmp_path}/speech,{tmp_path}/song")
+    assert held.clips["speaker"].to_list() == ["03", "03"]
+    put(tmp_path / "more" / "03-01-03-01-01-01-03.wav", numbered(2))
+    held = read(f"{tmp_path}/speech,{tmp_path}/more")
+    assert len(held.clips) == 1
+    assert held.problems["problem"].item().endswith("a second file of this name")
+
+
+def test_manifests_of_one_name_are_refused(tmp_path):
+    paths = [manifest(tmp_path / name, "path,speaker,emotion\nclips/0.wav,1,sad\n") for name in "ab"]
+    with pytest.raises(
+        CorpusError, match=r"a/mine\.csv and .*b/mine\.csv: both of corpus 'mine'.*rename one"
+    ):
+        read(f"{paths[0]},{paths[1]}")
+    paths[1].write_text("path,speaker,emotion,corpus\nclips/0.wav,1,sad,other\n")
+    assert read(f"{paths[0]},{paths[1]}").clips["speaker"].to_list() == ["mine:1", "other:1"]
+
+
+def test_a_label_map_is_of_its_own_corpus(tmp_path):
+    a = labelled(tmp_path / "a", "labels: {joy: happy, 01: null}")
+    b = manifest(tmp_path / "b", "path,speaker,emotion\nclips/0.wav,1,joy\n", name="b.csv")
+    clips = read(f"{a},{b}").clips
+    assert clips["emotion"].to_list() == ["happy", "happy", "joy"]
+    assert [row["clips"] for row in corpus.label_changes(f"{a},{b}")] == [1, 1]
+
+
+# --- checks ----------------------------------------------------------------------------------------
+
+
+def grid(speakers: int = 6, each: int = 4, emotions=("happy", "sad")) -> pd.DataFrame:
+    """A clip table of as many clips of each emotion by each speaker."""
+    rows = [(f"{s}{e}{n}", "mine", str(s), e) for s in range(speakers) for e in emotions for n in range(each)]
+    clips = pd.DataFrame(rows, columns=["clip_id", "corpus", "speaker", "emotion"])
+    return clips.assign(audio_sha256=clips["clip_id"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_speaks_against_a_whole_grid(protocol):
+    assert doubts(grid(), protocol) == []
+
+
+def test_one_speaker_is_doubted_where_speakers_are_kept_apart():
+    clips = grid(speakers=1, each=12)
+    for protocol in ("actors5", "loso"):
+        (doubt,) = doubts(clips, protocol)
+        assert doubt.startswith(f"1 speaker(s): {protocol} tests on unheard speakers")
+        assert doubt.endswith("add recordings of others")
+    assert doubts(clips, "random") == []
+
+
+def test_a_class_of_two_clips_is_doubted():
+    clips = grid(emotions=("happy", "sad", "angry"))
+    few = clips.drop(clips.index[clips["emotion"] == "angry"][2:])
+    for protocol in PROTOCOLS:
+        (doubt,) = doubts(few, protocol)
+        assert doubt.startswith("angry: 2 clip(s), at least 10 are needed; add some, or leave the label out")
+
+
+def test_a_class_of_few_speakers_is_doubted():
+    clips = grid(each=20, emotions=("happy", "sad", "angry"))
+    of_two = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["2", "4"])]
+    assert doubts(of_two)[0].startswith("angry: only of 2, 4, at least 3 speakers are needed")
+    assert doubts(of_two, "random") == []
+
+
+def test_a_class_that_no_other_fold_teaches_is_doubted():
+    """Three actors whom the published folds test together; each alone, the others teach it."""
+    clips = grid(speakers=6, each=20, emotions=("happy", "sad", "angry")).assign(corpus="ravdess")
+    clips["speaker"] = clips["speaker"].replace(dict(zip("012345", ("02", "05", "14", "01", "03", "24"), strict=True)))
+    alone = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["02", "05", "14"])]
+    assert doubts(alone) == [
+        "angry: a fold tests all speakers that say it; add recordings of others, or use protocol=loso"
+    ]
+    assert doubts(alone, "loso") == []
+    assert doubts(alone.assign(corpus="mine")) == []
+
+
+def test_clips_that_contradict_each_other_are_doubted():
+    clips = grid()
+    twins = clips.assign(audio_sha256=["same"] * 2 + list(clips["clip_id"][2:]))
+    assert doubts(twins) == []
+    twins.loc[1, "emotion"] = "sad"
+    assert doubts(twins) == [
+        "0happy0 and 0happy1: the same samples, but emotion happy and sad; correct one, or take both out"
+    ]
+    twins.loc[1, ["emotion", "speaker"]] = ["happy", "5"]
+    assert "speaker 0 and 5" in doubts(twins)[0]
+
+
+def test_labels_and_speakers_that_may_be_confused_are_doubted():
+    clips = grid(each=20)
+    clips.loc[clips.index[::2], "emotion"] = clips["emotion"][::2].str.title() + " "
+    assert [doubt.split(" differ")[0] for doubt in doubts(clips)] == [
+        "'Happy ' and 'happy'",
+        "'Sad ' and 'sad'",
+    ]
+    clips = grid()
+    clips.loc[clips.index[:5], "corpus"] = "other"
+    assert doubts(clips)[0].startswith("speaker 0 is in other and mine and taken for one person")
+    sung = grid().assign(corpus=["ravdess", "ravdess-song"] * 24)
+    assert doubts(sung, "loso") == []
+
+
+def test_what_is_described(tmp_path):
+    path = manifest(
+        tmp_path, "path,speaker,gender,emotion\nclips/0.wav,ann,female,happy\nclips/1.wav,bob,male,sad\nclips/2.wav,ann,female,sad\n"
+    )  # fmt: skip
+    put(tmp_path / "clips" / "2.wav", numbered(1))
+    found = read(path).describe()
+    assert found["speakers"]["ann"] == {"corpus": "mine", "gender": "female", "clips": {"happy": 1, "sad": 1}}
+    assert found["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
+    assert found["duplicates"] == [["clips/1", "clips/2"]]
+    assert found["sample_rates"] == {"16000": 3}
+    assert found["duration_s"]["max"] == 1.2
+    json.dumps(found)
+    asked = {"source": "a b.csv", "protocol": "loso", "asked": ["happy", "sad"], "labels": [], "doubts": []}
+    text = corpus.told(found | asked)
+    assert "sample-identical: clips/1, clips/2" in text
+    assert "-p 'corpus=a b.csv' -p emotions=happy,sad -p protocol=loso" in text
+
+
+def test_a_long_list_of_speakers_is_cut(monkeypatch):
+    clips = grid(speakers=9).assign(gender="unknown", duration_s=1.0, sample_rate=8_000, channels=1)
+    monkeypatch.setattr(corpus, "SHOWN", 4)
+    found = corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"])).describe()
+    rest = {"source": "x", "protocol": "loso", "asked": [], "labels": [], "doubts": ["odd"]}
+    lines = corpus.told(found | rest).splitlines()
+    assert "… and 5 more (--json has all)" in lines
+    assert sum(line.endswith("  4    4") for line in lines) == 4
+    assert lines[-2:] == ["A report under loso could not be trusted:", "- odd"]
 
 
 # --- where the audio is ----------------------------------------------------------------------------

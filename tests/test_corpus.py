@@ -459,7 +459,9 @@ def test_a_class_of_few_speakers_is_doubted():
 def test_a_class_that_no_other_fold_teaches_is_doubted():
     """Three actors whom the published folds test together; each alone, the others teach it."""
     clips = grid(speakers=6, each=20, emotions=("happy", "sad", "angry")).assign(corpus="ravdess")
-    clips["speaker"] = clips["speaker"].replace(dict(zip("012345", ("02", "05", "14", "01", "03", "24"), strict=True)))
+    clips["speaker"] = clips["speaker"].replace(
+        dict(zip("012345", ("02", "05", "14", "01", "03", "24"), strict=True))
+    )
     alone = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["02", "05", "14"])]
     assert doubts(alone) == [
         "angry: a fold tests all speakers that say it; add recordings of others, or use protocol=loso"

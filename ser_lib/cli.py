@@ -229,7 +229,7 @@ def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> No
     found |= data.corpus.describe() | {"labels": corpus.label_changes(source)}
     found["doubts"] = splits.doubts(table, protocol)
     if n := len(found["problems"]):
-        found["doubts"].append(f"{n} file(s) cannot be used, see above; repair them or take them out")
+        found["doubts"].insert(0, f"{n} file(s) cannot be used, see above; repair them or take them out")
     click.echo(json.dumps(found) if as_json else corpus.told(found))
     if found["doubts"]:
         raise SystemExit(1)

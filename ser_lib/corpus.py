@@ -33,7 +33,7 @@ CLIP_COLUMNS = (
 SAME_SPEAKERS = {"ravdess-song": "ravdess"}  # the actors that speak also sing
 LABELS = "labels.yaml"
 LEFT_OUT = f"left out by {LABELS}"
-SHOWN = 30  # speakers and no more; a report is to be read
+SHOWN = 30  # speakers, problems…, and no more; a report is to be read
 LISTED = 10_000  # names read at a time; a row of a table is smaller than a dictionary
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm")
 
@@ -154,35 +154,36 @@ def told(found: dict) -> str:
             f"{emotion:<{max(map(len, emotions))}} {n['clips']:7} clips of {n['speakers']} speakers, {each}"
         )
     lines += ["", f"{'speaker':<{width}}  gender   {'  '.join(emotions)}"]
-    for name, about in people[:SHOWN]:
-        counts = (f"{about['clips'][emotion]:{len(emotion)}}" for emotion in emotions)
-        lines.append(f"{name:<{width}}  {about['gender']:<7}  {'  '.join(counts)}")
-    if len(people) > SHOWN:
-        lines.append(f"… and {len(people) - SHOWN} more (--json has all)")
+    counts = {
+        name: "  ".join(f"{about['clips'][emotion]:{len(emotion)}}" for emotion in emotions)
+        for name, about in people
+    }
+    lines += _shown([f"{name:<{width}}  {about['gender']:<7}  {counts[name]}" for name, about in people])
     rates = ", ".join(f"{rate} Hz ({n})" for rate, n in found["sample_rates"].items())
     lines += [
         "",
         f"durations: {length['min']:.1f} to {length['max']:.1f} s, median {length['median']:.1f} s, "
         f"{length['sum'] / 60:.1f} min in all; {rates}",
-        *(f"sample-identical: {', '.join(names)}" for names in found["duplicates"]),
+        *_shown([f"sample-identical: {', '.join(names)}" for names in found["duplicates"]]),
         *(
             f"labels.yaml: {row['label']} {'→ ' + row['emotion'] if row['emotion'] else 'is left out'}, {row['clips']} clip(s)"
             for row in found["labels"]
         ),
-        *(f"cannot be used: {problem}" for problem in found["problems"]),
+        *_shown([f"cannot be used: {problem}" for problem in found["problems"]]),
         "",
     ]
     if found["doubts"]:
-        return "\n".join(
-            [
-                *lines,
-                f"A report under {found['protocol']} could not be trusted:",
-                *(f"- {doubt}" for doubt in found["doubts"]),
-            ]
-        )
+        doubts = _shown([f"- {doubt}" for doubt in found["doubts"]])
+        return "\n".join([*lines, f"A report under {found['protocol']} could not be trusted:", *doubts])
     command = ["python", "-m", "ser_lib", "reports", "--notebook", "03", "-p", f"corpus={found['source']}"]
     command += ["-p", f"emotions={','.join(found['asked'])}", "-p", f"protocol={found['protocol']}"]
     return "\n".join([*lines, "Nothing speaks against a report:", "  " + shlex.join(command)])
+
+
+def _shown(lines: list[str]) -> list[str]:
+    """The first `SHOWN`, and how many more there are."""
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], f"… and {more} more (--json has all)"] if more > 0 else lines
 
 
 # --- names -----------------------------------------------------------------------------------------

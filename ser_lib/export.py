@@ -68,7 +68,7 @@ def write(passport: Path, out: Path) -> str:
         return f"{out} and {out.with_suffix('.json').name}, its passport; `python serve.py --model` takes the passport"
     content = graph(model, passport_sha256=sha256(passport.read_bytes()).hexdigest()).SerializeToString()
     out.write_bytes(content)
-    return f"{out}: {len(content) / 1e6:.1f} MB, {len(model.passport['feature_names'])} features to {len(model.passport['classes'])} emotions"
+    return f"{out}: {len(content) / 1e3:.0f} kB, {len(model.passport['feature_names'])} features to {len(model.passport['classes'])} emotions"
 
 
 def graph(model: bundle.Bundle, **about: str) -> onnx.ModelProto:

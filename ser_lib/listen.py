@@ -12,6 +12,7 @@ import queue
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -96,10 +97,12 @@ def as_csv(rows: Iterable[Mapping], labels: Sequence[str], first: Sequence[str])
 
 def _csv_line(cells: list) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(
-        [f"'{c}" if isinstance(c, str) and c.startswith(FORMULA) else c for c in cells]
-    )
+    csv.writer(out, lineterminator="").writerow([_harmless(cell) for cell in cells])
     return out.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell[1:] and cell.startswith(FORMULA) else cell
 
 
 def _as_table(rows: Iterable[Mapping], labels: Sequence[str], first: Sequence[str]) -> Iterator[str]:

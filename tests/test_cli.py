@@ -19,6 +19,9 @@ from test_bundle import save_tiny, wav
 from ser_lib import bundle
 from ser_lib.cli import main
 from ser_lib.corpus import FOUR
+from ser_lib.listen import as_csv
+
+NAMES = ("=A1", "+1", "-1", "@x", "\tx", "-", "a=1", "")
 
 
 def call(*arguments, **more):
@@ -66,6 +69,8 @@ def test_csv_is_safe_in_a_spreadsheet(tiny, clips, monkeypatch):
     heard = bundle.load(tiny).predict("more/calm.wav")
     assert float(rows[1]["p_calm"]) == heard["probabilities"]["calm"]
     assert float(rows[1]["confidence"]) == heard["confidence"]
+    cells = [next(csv.reader([line]))[0] for line in as_csv([{"file": name} for name in NAMES], [], ["file"])]
+    assert cells[1:] == ["'=A1", "'+1", "'-1", "'@x", "'\tx", "-", "a=1", ""]
 
 
 def test_a_table_has_one_line_a_file_and_warns_beside_it(tiny, tmp_path):

@@ -17,19 +17,18 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from ser_lib import bundle
 from ser_lib.calibration import TINY
 from ser_lib.errors import SerError
-from ser_lib.models import Balanced, WhitenedRegression, WithinClassWhitening, normal_deviates
+from ser_lib.models import RANK_LIMIT, Balanced, NormalRanks, WhitenedRegression, WithinClassWhitening
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET, IR = 17, 8  # of 2022: what runtimes on phones have by now
 INT64 = 7  # onnx.TensorProto.INT64
-RANK_LIMIT = 1e-7  # scikit-learn's bounds of a normal deviate, as in `models.normal_deviates`
 
 # Rational approximations of the inverse normal, to 1e-7: PPND7 of Wichura (1988), Applied Statistics 37, AS 241.
 # The middle in (0.425^2 - (u - 0.5)^2), the tails in sqrt(-log(u)) - 1.6; lowest power first.
@@ -159,10 +158,8 @@ class Steps:
 
     def of(self, step: Any, x: str) -> str:
         """A fitted step of a pipeline."""
-        if isinstance(step, QuantileTransformer):
-            return self._ranks(step, x)
-        if isinstance(step, FunctionTransformer) and step.func is normal_deviates:
-            return self._deviates(x)
+        if isinstance(step, NormalRanks):
+            return self._deviates(self._ranks(step, x))
         if isinstance(step, StandardScaler):
             centred = self.add("Sub", x, step.mean_.astype(np.float32))
             return self.add("Div", centred, step.scale_.astype(np.float32))
@@ -191,9 +188,9 @@ class Steps:
             weights, offset = (np.insert(part, 0, 0, axis=-1) for part in (weights, offset))
         return self.add("Softmax", self._linear(x, weights, offset), axis=1)
 
-    def _ranks(self, step: QuantileTransformer, x: str) -> str:
+    def _ranks(self, step: NormalRanks, x: str) -> str:
         """Between its two neighbouring quantiles; where quantiles are equal, the mean from below and from above."""
-        quantiles, ranks = step.quantiles_.T, step.references_  # (n_features, n_quantiles), (n_quantiles,)
+        quantiles, ranks = step.quantiles_.T, step.ranks_  # (n_features, n_quantiles), (n_quantiles,)
         n_features, n = quantiles.shape
         gaps = np.diff(quantiles)
         slopes = np.divide(np.diff(ranks), gaps, out=np.zeros_like(gaps), where=gaps > 0)
@@ -215,7 +212,7 @@ class Steps:
         return self.cast(u, np.float32)
 
     def _deviates(self, u: str) -> str:
-        """As `models.normal_deviates`."""
+        """Normal deviates of ranks."""
         u = self.add("Clip", self.cast(u, np.float64), np.array(RANK_LIMIT), np.array(1 - RANK_LIMIT))
         off = self.add("Sub", u, np.array(0.5))
         near = self.add("Sub", np.array(0.425**2), self.add("Mul", off, off))

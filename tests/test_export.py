@@ -80,10 +80,10 @@ def test_ranks_and_deviates_alone():
     from onnx import TensorProto, helper
 
     x = features(N)
-    normal = models.to_normal().fit(x)
+    normal = models.NormalRanks().fit(x)
     asked = np.concatenate([x, features(N), 100 * features(9)])
     steps = export.Steps()
-    steps.add("Identity", steps.of(normal[1], steps.of(normal[0], "x")), output="z")
+    steps.add("Identity", steps.of(normal, "x"), output="z")
     sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 12]) for name in "xz"]
     made = helper.make_model(
         helper.make_graph(steps.nodes, "g", sides[:1], sides[1:], steps.constants),

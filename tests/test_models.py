@@ -174,11 +174,12 @@ def test_balanced_leaves_its_estimator_unfitted(blobs):
 
 
 def test_ranks_become_scikit_learns_normal_deviates():
-    x = np.random.default_rng(0).gamma(1, [1, 100, 1e-3], (300, 3))
-    theirs = QuantileTransformer(n_quantiles=100, output_distribution="normal").fit(x[:200])
-    ours = models.to_normal().fit(x[:200])
+    rng = np.random.default_rng(0)
+    x = np.hstack([rng.gamma(1, [1, 100, 1e-3], (300, 3)), rng.poisson(1, (300, 2)), np.full((300, 1), 3)])
+    theirs = QuantileTransformer(n_quantiles=100, subsample=None, output_distribution="normal").fit(x[:200])
+    ours = models.NormalRanks().fit(x[:200])
     for part in (x[:200], x[200:], 100 * x[200:], -x[200:]):  # the last two beyond what was seen
-        assert_allclose(ours.transform(part), theirs.transform(part), atol=1e-3)
+        assert_allclose(ours.transform(part), theirs.transform(part), atol=1e-6)
 
 
 # --- the named models ------------------------------------------------------------------------------

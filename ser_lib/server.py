@@ -137,6 +137,7 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
     serving = waitress.create_server(
         app, host=host, port=port, threads=threads + SPARE, ident=None, channel_timeout=timeout,
         max_request_body_size=2 * max_bytes, inbuf_overflow=2 * max_bytes,  # refused, never on disk
+        recv_bytes=2**18,  # an upload in few pieces
     )  # fmt: skip
     drained = threading.Event()
 

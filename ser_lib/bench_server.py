@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -36,6 +37,7 @@ def running(model: Path, **settings: object):
         address = next((line.split()[-1] for line in process.stderr if "Serving on" in line), None)
         if address is None:
             raise SystemExit("the server does not start; see `python serve.py`")
+        Thread(target=process.stderr.read, daemon=True).start()  # else a full pipe would stop the server
         yield process, address.removeprefix("http://")
     finally:
         process.terminate()

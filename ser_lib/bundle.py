@@ -96,7 +96,8 @@ class Bundle:
         name : str, optional
             What messages call the clip.
         references : sequence of sources
-            Neutral clips of the same speaker, for the ``enrolled`` model.
+            Neutral clips of the same speaker: what the ``enrolled`` model hears relative to them counts as
+            much as what ``emotion`` hears.
 
         Returns
         -------
@@ -122,7 +123,7 @@ class Bundle:
         heard = quality.describe(raw, rate, clip) | {"distance": round(float(self.typical.distance(x)[0]), 2)}
         answer = self._emotion(x, self._neutral(references))
         if "intensity" in self.models:
-            answer["intensity"] = self._probabilities("intensity", x)
+            answer["intensity"] = self._probabilities("intensity", self.models["intensity"].predict_proba(x))
         about = {key: self.passport[key] for key in ("name", "version", "created")}
         return answer | {"heard": heard, "warnings": quality.warnings(heard), "model": about}
 
@@ -178,9 +179,12 @@ class Bundle:
 
     def _emotion(self, x: np.ndarray, neutral: np.ndarray | None = None) -> dict:
         if neutral is None or self.speakers is None:
-            p = self._probabilities("emotion", x)
+            p = self._probabilities("emotion", self.models["emotion"].predict_proba(x))
         else:
-            p = self._probabilities("enrolled", self.speakers.relative_to(neutral, x))
+            near = self.models["enrolled"].predict_proba(self.speakers.relative_to(neutral, x))
+            p = self._probabilities(
+                "enrolled", calibration.log_mean([self.models["emotion"].predict_proba(x), near])
+            )
         ranked = sorted(p, key=p.__getitem__, reverse=True)
         best, widest, least = ranked[0], self.passport["conformal"]["0.9"], self.passport["abstain_below"]
         unsure = p[best] < least
@@ -195,11 +199,11 @@ class Bundle:
             else None,
         }
 
-    def _probabilities(self, what: str, x: np.ndarray) -> dict[str, float]:
-        """The calibrated probability of each class."""
-        model = self.models[what]
-        p = calibration.sharpen(model.predict_proba(x), self.passport["temperatures"][what])[0]
-        return {str(label): round(float(value), 8) for label, value in zip(model.classes_, p, strict=True)}
+    def _probabilities(self, what: str, raw: np.ndarray) -> dict[str, float]:
+        """The calibrated probability of each class of a model, from what it says of one clip."""
+        p = calibration.sharpen(raw, self.passport["temperatures"][what])[0]
+        labels = self.models[what].classes_
+        return {str(label): round(float(value), 8) for label, value in zip(labels, p, strict=True)}
 
     def check(self) -> None:
         """Hear the golden clips again.

@@ -12,21 +12,26 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from ser_lib.errors import ContaminationError
 from ser_lib.metrics import probabilities
 
 TINY = 1e-12
+LEAST = 1e-6  # probability in an average of logarithms, so that one model alone cannot rule a class out
 
 
 # --- temperature -----------------------------------------------------------------------------------
 
 
+def log_mean(ps: Sequence[np.ndarray]) -> np.ndarray:
+    """What several models say of the same clips as one: their geometric mean, normalised."""
+    return softmax(np.mean([np.log(np.maximum(p, LEAST)) for p in ps], axis=0), axis=1)
+
+
 def sharpen(p: np.ndarray, temperature: float) -> np.ndarray:
     """Divide the log-probabilities by `temperature` and normalise; above 1 is less sure."""
-    logits = np.log(np.maximum(p, TINY)) / temperature
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.maximum(p, TINY)) / temperature, axis=1)
 
 
 def fit_temperature(p: np.ndarray, true: np.ndarray) -> float:

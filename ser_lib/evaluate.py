@@ -23,6 +23,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import ParameterGrid
 
 from ser_lib import metrics, models, splits
+from ser_lib.calibration import LEAST
 from ser_lib.errors import CorpusError, SerError
 from ser_lib.features import family
 from ser_lib.progress import parallel
@@ -248,7 +249,7 @@ def averaged(parts: Iterable[pd.DataFrame], name: str) -> pd.DataFrame:
             raise SerError(f"{name}: predictions of other clips or folds cannot be averaged")
         if missing := set(scores) ^ {column for column in part if column.startswith("p_")}:
             raise SerError(f"{name}: predictions of other emotions cannot be averaged ({', '.join(missing)})")
-        logs = np.log(part[scores].clip(lower=1e-6)).groupby(part["clip_id"]).mean()
+        logs = np.log(part[scores].clip(lower=LEAST)).groupby(part["clip_id"]).mean()
         total += logs.loc[about.index].to_numpy() / len(parts)
     p = np.exp(total - total.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)

@@ -132,6 +132,7 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
         The address cannot be listened on.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each request that waits
     threadpool_limits(1)  # of BLAS, within each of the server's threads
     HTTPChannel.error_task_class = type("Problem", (ProblemTask,), {"max_bytes": max_bytes})
     serving = waitress.create_server(

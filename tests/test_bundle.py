@@ -143,13 +143,17 @@ def test_intensity_set_and_abstaining(tiny):
 # --- the same speaker, long recordings, unusual ones ---
 
 
-def test_references_are_heard_by_the_enrolled_model(tiny):
+def test_references_are_heard_by_both_models(tiny):
     model = bundle.load(tiny)
     clip, own = wav(speech("sad", 1)), [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
     rows = np.concatenate([model._features(audio.load(source)) for source in (clip, *own)])
     x = model.speakers.relative_to(rows[1:], rows[:1])
-    p = model.models["enrolled"].predict_proba(x)[0]
-    p = p ** (1 / 1.2) / (p ** (1 / 1.2)).sum()
+    near, far = (
+        model.models["enrolled"].predict_proba(x)[0],
+        model.models["emotion"].predict_proba(rows[:1])[0],
+    )
+    p = (near * far) ** (1 / 2 / 1.2)
+    p /= p.sum()
     assert list(model.predict(clip, references=own)["probabilities"].values()) == pytest.approx(p, abs=2e-6)
     assert model.predict(clip, references=own[:1]) != model.predict(clip, references=own)
     with pytest.raises(SerError, match="not trained for reference clips"):

@@ -206,14 +206,17 @@ def blocks(
     if isinstance(source, str | Path):
         if not Path(source).is_file():
             raise AudioError(f"{name}: no such file")
-        size = Path(source).stat().st_size
+        with open(source, "rb") as file:
+            head = file.read(4)
     else:
         source = io.BytesIO(source if isinstance(source, bytes) else source.read())
-        size = source.getbuffer().nbytes
-    if not size:
+        head = bytes(source.getbuffer()[:4])
+    if not head:
         raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
     n_samples = 0
-    for part, rate in _with_soundfile(source, name, seconds):
+    # libsndfile keeps some memory of each damaged OGG file for ever
+    parts = _with_ffmpeg(source, name) if head == b"OggS" else _with_soundfile(source, name, seconds)
+    for part, rate in parts:
         n_samples += len(part)
         if n_samples > MAX_S * rate:
             raise _too_long(name)

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import librosa
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from synth import speech
@@ -383,6 +384,19 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 def test_a_nameless_source_is_called_audio():
     with pytest.raises(AudioError, match=r"^audio: empty file"):
         load(b"")
+
+
+def test_refusals_leave_no_memory_behind():
+    """libsndfile keeps 6 kB of every OGG file whose headers are damaged."""
+    ogg = bytearray(with_soundfile(CLIP, RATE, "ogg", "VORBIS"))
+    ogg[200:400] = bytes(200)  # within the setup header
+    held = []
+    for i in range(1001):
+        with pytest.raises(AudioError):
+            decode(bytes(ogg))
+        if i % 500 == 0:
+            held.append(psutil.Process().memory_info().rss)
+    assert held[2] - held[1] < 1_000_000
 
 
 def test_an_unknown_codec_is_refused():

@@ -274,12 +274,13 @@ def _with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[n
             _check_rate(rate, name)
             if (container.duration or 0) > MAX_S * av.time_base:
                 raise _too_long(name)
-            to_float = av.AudioResampler(format="fltp", rate=rate)
+            # "flt", not "fltp": PyAV reads astray where a file claims more than eight channels in planes
+            to_float = av.AudioResampler(format="flt", rate=rate)
             for frame in container.decode(audio=0):
                 n_samples += frame.samples
                 _check_size(n_samples * stream.channels, name)
                 for part in to_float.resample(frame):
-                    yield part.to_ndarray().T, rate
+                    yield part.to_ndarray().reshape(-1, part.layout.nb_channels), rate
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise _damaged(name) from error
 

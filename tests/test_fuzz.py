@@ -19,6 +19,7 @@ from ser_lib import audio
 
 N = int(os.environ.get("SER_FUZZ", 300))
 KINDS = ("wav", "flac", "mp3", "ogg", "m4a", "webm")
+CRASHED = (16377,)  # seeds that once took the server down: an M4A file that turns to 57 channels
 PATIENCE_S = 20
 GROWTH_KB = 40_000  # of the server's resident memory from the first fifth of the inputs to the end
 
@@ -66,7 +67,7 @@ def inputs(n: int):
     """Content and query of each request; the seed alone decides."""
     clip = audio.resample(speech("fearful", 1), 16_000, RATE)
     whole = {kind: encode(clip, kind) for kind in KINDS}
-    for seed in range(n):
+    for seed in (*CRASHED, *range(n)):
         rng = np.random.default_rng(seed)
         kind = (*KINDS, "noise")[seed % 7]
         content = rng.bytes(int(rng.integers(1, 5000))) if kind == "noise" else mutated(whole[kind], rng)

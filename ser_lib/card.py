@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 PROTOCOLS = {
@@ -9,6 +11,31 @@ PROTOCOLS = {
     "loso": "leave one speaker out: no test speaker was heard in training",
     "random": "a random split: speakers are on both sides, so this is no estimate for a new speaker",
 }
+
+CORPORA = {
+    "ravdess": "RAVDESS (Livingstone & Russo 2018): acted, North American English, two sentences, studio recordings",
+    "ravdess-song": "RAVDESS, sung (Livingstone & Russo 2018): acted, North American English, studio recordings",
+    "emodb": "EMO-DB (Burkhardt et al. 2005): acted, German, ten sentences, studio recordings",
+    "cremad": "CREMA-D (Cao et al. 2014): acted, North American English, twelve sentences",
+    "tess": "TESS (Pichora-Fuller & Dupuis 2020): acted by two women, English, single words in one sentence",
+    "savee": "SAVEE (Haq & Jackson 2009): acted by four men, British English, studio recordings",
+}
+COPIES = "at other speeds and as another microphone, room and noise would have them"
+STUDIO = """These figures are for studio recordings. Noise, telephone lines, level and another language cost what
+the report `06_stress_and_transfer` shows. Spontaneous speech and children were not tested and will be worse."""
+ELSEWHERE = """These figures are for recordings like those of the training data, by other speakers. Another language, kind
+of speech, room or microphone was not tested and will be worse."""
+OWN = "a corpus of one's own, whose language, speech and recording the passport does not tell"
+RAVDESS = {"ravdess", "ravdess-song"}
+LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, from which it was trained"
+
+
+def licence(corpora: Iterable[str], given: str = "") -> str:
+    """Of a model trained on these corpora: what is given, else that of RAVDESS, else that none was stated."""
+    others = set(corpora) - RAVDESS
+    if given or not others:
+        return given or LICENCE
+    return "not stated" + ("" if others == set(corpora) else f"; for RAVDESS, a part of it, {LICENCE[:15]}")
 
 
 def percent(value: float) -> str:
@@ -61,23 +88,27 @@ def model_card(
         "\n".join(["| emotion | precision | recall |", "|---|---|---|", *recall, "", ""]) if recall else ""
     )
     groups = "\n".join(["| | group | UAR |", "|---|---|---|", *groups, "", ""]) if groups else ""
+    corpora = training.get("corpus", "").split("+")
+    described = "; ".join(dict.fromkeys(CORPORA.get(name, OWN) for name in corpora))
+    copies = training.get("copies", 0)
+    added = f", and {copies} copies of them {COPIES}" if copies else ""
+    gain = chosen.get("gain_of_copies")
+    brought = f"\nThe copies brought {spread(gain, '+.1f')} UAR." if gain else ""
     return f"""# Model card: {passport["name"]} {passport["version"]}
 
 **What it is.** `{passport["estimator"]}` on the {passport["feature_config"]["name"]} feature set
 ({len(passport["feature_names"])} columns), made {passport["created"]}. It answers one of
 {", ".join(passport["classes"])}, with a probability for each.
 
-**Intended use.** Research, teaching and demonstrations on acted speech. **Not** for decisions about a
+**Intended use.** Research, teaching and demonstrations. **Not** for decisions about a
 person, and not where the law forbids it: the EU AI Act prohibits inferring emotions at work and in
 education, with few exceptions. What a voice sounds like is not what a person feels.
 
-**Training data.** {training["clips"]} clips of {training["speakers"]} speakers of RAVDESS (Livingstone & Russo
-2018): acted, North American English, two sentences, studio recordings, and {training.get("copies", 0)} copies of them at other
-speeds and as another microphone, room and noise would have them. Data hash `{training["data_hash"]}`.
+**Training data.** {training["clips"]} clips of {training["speakers"]} speakers of {described}{added}.
+Data hash `{training["data_hash"]}`.
 
 **Choice.** On inner folds of each fold's training speakers, mean UAR: {rivals}.
-`{passport["estimator"]}` was the choice of {percent(chosen["folds"])} of the folds, and each fold is scored with its own.
-The copies brought {spread(chosen["gain_of_copies"], "+.1f")} UAR.
+`{passport["estimator"]}` was the choice of {percent(chosen["folds"])} of the folds, and each fold is scored with its own.{brought}
 
 **Evaluation.** {PROTOCOLS[headline["protocol"]][0].upper()}{PROTOCOLS[headline["protocol"]][1:]}. Mean over seeds
 {headline["seeds"]}, 95 % interval from resampling speakers.
@@ -91,8 +122,7 @@ The copies brought {spread(chosen["gain_of_copies"], "+.1f")} UAR.
 | weighted F1 | {interval("weighted_f1")} |
 | ECE after calibration (15 bins, fitted on inner folds) | {percent(passport["ece"])} |
 {loudness or ""}
-{recall}{groups}**Limits.** These figures are for studio recordings. Noise, telephone lines, level and another language cost what
-the report `06_stress_and_transfer` shows. Spontaneous speech and children were not tested and will be worse.
+{recall}{groups}**Limits.** {STUDIO if set(corpora) <= RAVDESS else ELSEWHERE}
 
 **Licence.** {passport["licence"]}. The code has its own licence (MIT).
 """

@@ -38,7 +38,9 @@ KINDS = {
     "FILE": "a path to write to",
     "NUMBER": "a whole number from 0",
     "RUN": "a run among the reports",
+    "TEXT": "any words",
 }
+MAKE = "; `python -m ser_lib reports --notebook 03 -p corpus=… -p emotions=… --name mine` makes run=mine, in the same --out"
 COMMENT = re.compile(r"(?P<alternatives>[a-z0-9A-Z_|,… ]+): (?P<meaning>.+)")
 
 
@@ -198,8 +200,9 @@ def _refused(kind: str, item: str, source: str, runs: Collection[str]) -> str | 
         return None
     names = runs if kind == "RUN" else NAMES[kind](source) if kind in NAMES else None
     if names is not None:
-        return None if item in names else ", ".join(sorted(names) if kind == "RUN" else names) or KINDS[kind]
-    return None if kind == "FILE" or item.isdecimal() else KINDS[kind]
+        valid = ", ".join(sorted(names) if kind == "RUN" else names) or KINDS[kind]
+        return None if item in names else valid + MAKE * (kind == "RUN")
+    return None if kind in ("FILE", "TEXT") or item.isdecimal() else KINDS[kind]
 
 
 def clips(source: str) -> pd.DataFrame | None:

@@ -1,4 +1,4 @@
-"""What of a served model is fitted on all speakers: for notebook 04, and once more from a passport."""
+"""The run that notebook 04 goes by, and what of a served model is fitted on all speakers: there, and once more from a passport."""
 
 from __future__ import annotations
 
@@ -8,9 +8,48 @@ from pathlib import Path
 import pandas as pd
 
 from ser_lib import adapt, bundle, evaluate, guard, tables
-from ser_lib.corpus import emotion_list
-from ser_lib.errors import BundleError
+from ser_lib.corpus import emotion_list, find_audio, sources
+from ser_lib.errors import BundleError, ReportError
 from ser_lib.features import FeatureConfig, feature_names
+from ser_lib.report import read_run
+
+COMPARISON = "03_mlp_vs_boosting"
+
+
+def settings(run: str, source: str) -> dict:
+    """The parameters of a run of notebook 03, to go by them on the same corpus.
+
+    Parameters
+    ----------
+    run : str
+        Its name.
+    source : str
+        The `corpus` of the notebook that goes by them.
+
+    Raises
+    ------
+    ReportError
+        No such run, or it is of another notebook or another corpus.
+    """
+    row = read_run(run)
+    given = f"-p corpus={source} -p emotions=…" if source else "-p emotions=…"
+    remedy = (
+        f"make one with `python -m ser_lib reports --notebook 03 {given} --name mine` and give -p run=mine"
+    )
+    if row["notebook"] != COMPARISON:
+        raise ReportError(f"run={run}: a run of {row['notebook']}, not of {COMPARISON}; {remedy}")
+    of = row["parameters"]["corpus"]
+    if _places(of) != _places(source):
+        what = f"corpus={source}" if source else "RAVDESS"
+        if of:
+            remedy = f"give -p corpus={of} as well, or {remedy}"
+        raise ReportError(f"run={run}: compares models on {of or 'RAVDESS'}, not on {what}; {remedy}")
+    return row["parameters"]
+
+
+def _places(source: str) -> list[Path]:
+    named = source or find_audio()
+    return [path.resolve() for path in sources(named)] if named else []
 
 
 def fit(rows: pd.DataFrame, model: str, *, seed: int = 0, enroll: int = 0, intensity: str = "") -> dict:
@@ -50,9 +89,14 @@ def again(path: Path) -> dict:
     """
     passport = bundle.read_passport(path)
     about = {key: value for key, value in passport.items() if key not in bundle.REQUIRED}
-    trained = about["training"]
+    trained = about.get("training", {})
+    if (held := trained.get("corpus")) != "ravdess":
+        raise BundleError(
+            f"{path}: trained on other clips than the shipped tables hold, of {held or 'an unknown corpus'}; train it anew from "
+            f"them: `python -m ser_lib reports --notebook 04 --force -p corpus=… -p run=… -p model_path={path}`"
+        )
     table = evaluate.select(tables.shipped(), emotion_list(about["headline"]["emotions"]))
-    if (trained.get("corpus"), trained["clips"]) != ("ravdess", len(table)):
+    if trained["clips"] != len(table):
         raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
     if passport["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")

@@ -521,6 +521,11 @@ def _from_manifest(path: Path) -> pd.DataFrame:
         raise CorpusError(
             f"{path}: {table['clip_id'][table['clip_id'].duplicated()].iloc[0]} is listed twice"
         )
+    first = next(iter(table["path"]), "")
+    if not (path.parent / first).exists() and Path(first).exists():
+        raise CorpusError(
+            f"{path}: {first} is not in the folder of the CSV, where paths start; write it as {os.path.relpath(first, path.parent)}"
+        )
     table["path"] = _mapped(table["path"], lambda name: str(path.parent / name))
     return _complete(table.assign(corpus=table.get("corpus", pd.Series(path.stem, index=table.index))))
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from ser_lib.ledger import REPORTS
 from ser_lib.report import FOLDER_VARIABLE, paletted
 
 WEB = Path(__file__).with_name("web")
+LONGEST = 48  # characters of a parameter in the name of a folder
 POLL_S = 0.5  # seconds between looks at the memory, or at a run that another process has
 
 
@@ -118,9 +120,16 @@ def plan(
 def _label(run: Run, given: Mapping[str, Any]) -> str:
     """A folder of its own for other parameters: `03_four_seeds-5`; `03_seeds-5_emotions-sad-angry`."""
     base = run.notebook[:2] if set(run.parameters) & set(given) else run.name
-    return "_".join(
-        [base, *(re.sub(r"[^A-Za-z0-9]+", "-", f"{key}={value}").strip("-") for key, value in given.items())]
-    )
+    return "_".join([base, *(_short(key, str(value)) for key, value in given.items())])
+
+
+def _short(key: str, value: str) -> str:
+    """`seeds-5`; of a path or what is long, its last name or beginning and six digits of its hash."""
+    said = re.sub(r"[^A-Za-z0-9]+", "-", f"{key}={value}").strip("-")
+    if len(said) <= LONGEST and os.sep not in value:
+        return said
+    last = re.sub(r"[^A-Za-z0-9]+", "-", Path(value).name[:24]).strip("-")
+    return f"{key}-{last}-{sha256(value.encode()).hexdigest()[:6]}"
 
 
 def grid(path: Path, notebooks: Sequence[str], given: Mapping[str, str], out: Path = REPORTS) -> list[Run]:

@@ -152,7 +152,8 @@ def _random(clips: pd.DataFrame, seed: int) -> pd.Series:
     scarce = clips["emotion"].value_counts()
     if scarce.min() < 4:
         raise CorpusError(
-            f"{scarce.idxmin()}: {scarce.min()} clip(s); a stratified quarter needs at least 4 an emotion"
+            f"{scarce.idxmin()}: {scarce.min()} clip(s); a stratified quarter needs at least 4 an emotion; add some, "
+            "or leave it out of emotions=…"
         )
     _, test = next(
         StratifiedShuffleSplit(1, test_size=0.25, random_state=seed).split(clips, clips["emotion"])
@@ -165,7 +166,9 @@ def _random(clips: pd.DataFrame, seed: int) -> pd.Series:
 def _by_speaker(clips: pd.DataFrame, protocol: str) -> pd.Series:
     speakers = sorted(clips["speaker"].unique())
     if len(speakers) < 2:
-        raise CorpusError(f"{len(speakers)} speaker(s): testing on unheard speakers needs at least 2")
+        raise CorpusError(
+            f"{len(speakers)} speaker(s): testing on unheard speakers needs at least 2; add recordings of others"
+        )
     if protocol == "loso":
         fold_of = {speaker: fold for fold, speaker in enumerate(speakers)}
     elif set(clips.get("corpus", ["?"])) <= {"ravdess", "ravdess-song"} and set(speakers) <= set(PUBLISHED):

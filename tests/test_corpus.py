@@ -273,6 +273,17 @@ def test_a_manifest_names_a_file_that_is_not_there(tmp_path):
     assert held.problems["problem"].item().endswith(": no such file")
 
 
+def test_paths_that_start_at_the_working_folder_are_refused_with_the_right_ones(tmp_path, monkeypatch):
+    path = manifest(tmp_path / "my", "path,speaker,emotion\nmy/clips/0.wav,1,happy\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        CorpusError, match=r"my/clips/0\.wav is not in the folder of the CSV, .* as clips/0\.wav$"
+    ):
+        read(path)
+    path.write_text("path,speaker,emotion\nclips/0.wav,1,happy\n")
+    assert len(read(Path("my/mine.csv")).clips) == 1
+
+
 def test_problems_name_the_file(tmp_path):
     held = read(manifest(tmp_path, "path,speaker,emotion\nclips/0.wav,1,happy\nclips/9.wav,1,sad\n"))
     assert held.problems["problem"].item() == f"{tmp_path}/clips/9.wav: no such file"

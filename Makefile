@@ -16,7 +16,7 @@ $(READY): requirements.lock pyproject.toml
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-reports: $(READY)  ## run the notebooks and rebuild reports/ (ARGS="--out folder")
+reports: $(READY)  ## run the notebooks that changed and rebuild reports/ (ARGS="--force")
 	$(RUN) ser_lib reports $(ARGS)
 
 test: $(READY)  ## run the tests (ARGS="-k audio")

@@ -131,6 +131,9 @@ class Described(click.Command):
 @click.option("--jobs", type=int, help="runs at a time; -1 for all cores [default: 1; with --grid -1]")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
 @click.option("--name", default="", help="name of the run's folder, where there is one run")
+@click.option(
+    "--mlflow", default="", metavar="URI", help="log the runs in this MLflow store too; extra `mlflow`"
+)
 @click.option("--data", "corpus_folder", type=click.Path(exists=True), help="RAVDESS; as SER_RAVDESS_DIR")
 def reports(
     notebooks,
@@ -141,9 +144,10 @@ def reports(
     jobs: int | None,
     out: Path | None,
     name: str,
+    mlflow: str,
     corpus_folder: str | None,
 ) -> None:
-    """Run the notebooks and rebuild the reports and their index."""
+    """Run the notebooks whose parameters, data, code or versions changed, and rebuild the index of the reports."""
     from ser_lib import reruns
 
     if corpus_folder:
@@ -162,7 +166,13 @@ def reports(
         runs = reruns.plan(notebooks, parameters, name=name, out=out)
     several = bool(grid or failed)
     reruns.execute_all(
-        runs, out, jobs=jobs or (-1 if grid else 1), force=force, keep_going=several, say=click.echo
+        runs,
+        out,
+        jobs=jobs or (-1 if grid else 1),
+        force=force,
+        keep_going=several,
+        mlflow=mlflow,
+        say=click.echo,
     )
 
 
@@ -172,12 +182,12 @@ def reports(
 @click.pass_context
 def runs(context: click.Context, out: Path | None, as_json: bool) -> None:
     """List the runs: what has been run, with what, how it ended."""
-    from ser_lib import ledger, reruns
+    from ser_lib import index, ledger
 
     context.obj = out = out or ledger.REPORTS
     if context.invoked_subcommand is None:
         found = ledger.runs(out)
-        click.echo(json.dumps(found, indent=1) if as_json else reruns.listing(found))
+        click.echo(json.dumps(found, indent=1) if as_json else index.listing(found))
 
 
 @runs.command()
@@ -186,9 +196,9 @@ def runs(context: click.Context, out: Path | None, as_json: bool) -> None:
 @click.pass_obj
 def diff(out: Path, a: str, b: str) -> None:
     """Show two runs side by side: parameters, results, and their predictions of the same clips."""
-    from ser_lib import report
+    from ser_lib import index
 
-    click.echo(report.comparison(a, b, out))
+    click.echo(index.comparison(a, b, out))
 
 
 @runs.command()
@@ -196,12 +206,12 @@ def diff(out: Path, a: str, b: str) -> None:
 @click.pass_obj
 def rm(out: Path, names: tuple[str, ...]) -> None:
     """Delete runs with all they left."""
-    from ser_lib import ledger, reruns
+    from ser_lib import index, ledger
 
     for name in names:
         ledger.remove(name, out)
         click.echo(f"{name}: removed")
-    reruns.write_index(out)
+    index.write(out)
 
 
 @main.group()

@@ -8,93 +8,22 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ser_lib import ROOT, bundle, parameters, rows, tables
+from ser_lib import ROOT
 from ser_lib.errors import ReportError
 
 REPORTS = ROOT / "reports"
 RUNNING, FAILED = ".running", ".failed"
 FILE = "metrics.json"
-
-
-# --- what a run is made of -------------------------------------------------------------------------
-
-
-def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict:
-    """The row of a run before it starts; a run whose `KEY` columns are the same would give the same.
-
-    Raises
-    ------
-    CorpusError
-        A corpus that is not there.
-    ReportError
-        The run that this one reads is not there.
-    """
-    values = parameters.defaults(notebook) | dict(given)
-    commit, dirty = git_state()
-    return {
-        "notebook": notebook,
-        "parameters": values,
-        "commit": commit,
-        "uncommitted_changes": dirty,
-        "versions": bundle.versions(),
-        "data": _data(notebook, values, out),
-        "code": _code(notebook),
-    }
-
-
-KEY = ("notebook", "parameters", "data", "code", "versions")
-
-
-def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
-    """Hash of what a run reads: shipped tables, names, sizes and times of recordings, results of another run."""
-    found = sha256(b"".join(path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)))
-    for name, one in parameters.read(notebook).items():
-        if one.kind == "CORPUS":
-            named = values[name] or ("" if name == "corpus" else os.environ.get("SER_EMODB_DIR", ""))
-            table = parameters.clips(named) if named or name == "corpus" else None
-            if table is not None:
-                paths = [os.path.abspath(path) for path in table["path"]]
-                common = os.path.commonpath(paths)
-                stamps = [(os.path.relpath(path, common), *rows.stamp(path)) for path in paths]
-                found.update(json.dumps([stamps, table.drop(columns="path").to_csv()]).encode())
-        elif one.kind == "RUN":
-            other = read(find(values[name], FILE, out).parent)
-            about_it = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
-            found.update(json.dumps(about_it).encode())
-    return found.hexdigest()[:16]
-
-
-def _code(notebook: str) -> str:
-    """Hash of the sources of ser_lib and of the notebook's cells."""
-    own = rows.code_hash(*sorted(path.stem for path in Path(__file__).parent.glob("*.py")))
-    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
-    return sha256((own + "\0".join("".join(cell["source"]) for cell in cells)).encode()).hexdigest()[:16]
-
-
-def git_state() -> tuple[str | None, bool | None]:
-    """The commit that is checked out and whether files differ from it; None outside a checkout."""
-    questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
-    commands = [["git", "-C", str(ROOT), *question] for question in questions]
-    try:
-        told = [subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands]
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-    return told[0].strip(), bool(told[1])
-
-
-# --- a run's folder --------------------------------------------------------------------------------
+KEY = ("notebook", "parameters", "data", "code", "versions")  # a run with the same gives the same
 
 
 def read(folder: Path) -> dict:

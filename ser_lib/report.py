@@ -1,4 +1,4 @@
-"""What a notebook leaves behind: figures, metrics.json and predictions, in one folder a run.
+"""One run of a notebook: what it is made of, its execution, and the folder that it leaves.
 
 Runs started by `python -m ser_lib reports` are told their folder; a notebook run by hand writes to
 `reports/interactive/<notebook>`, so that exploring never changes the committed reports.
@@ -6,25 +6,35 @@ Runs started by `python -m ser_lib reports` are told their folder; a notebook ru
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import io
+import json
 import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, ledger, metrics, parameters
+from ser_lib import ROOT, bundle, ledger, metrics, parameters, rows, tables
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.ledger import REPORTS
 
 FOLDER_VARIABLE = "SER_REPORT_DIR"
-VALUES = ["value", "low", "high"]
+LOOK_S = 0.5  # seconds between looks at the memory
 
 
 class Report:
@@ -92,7 +102,7 @@ class Report:
 
     def save(self, table: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
         """Write metrics.json and, if given, predictions.parquet, its probabilities to three decimals."""
-        row = ledger.begun(self.folder) or ledger.about(self.notebook, self.parameters, self.folder.parent)
+        row = ledger.begun(self.folder) or about(self.notebook, self.parameters, self.folder.parent)
         row |= {"data_hash": data_hash(table), "clips": len(table)}
         ledger.write(self.folder, row, self.results)
         if predictions is not None:
@@ -116,8 +126,8 @@ def emotions_name(emotions: Sequence[str]) -> str:
 
 def data_hash(table: pd.DataFrame) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a table's rows and column names."""
-    rows = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()
-    return sha256(rows + "".join(table.columns).encode()).hexdigest()[:16]
+    content = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()
+    return sha256(content + "".join(table.columns).encode()).hexdigest()[:16]
 
 
 def read_run(name: str) -> dict:
@@ -127,74 +137,156 @@ def read_run(name: str) -> dict:
     return ledger.read(found.parent)["run"]
 
 
-def compare(a: str, b: str, out: Path = ledger.REPORTS) -> dict[str, pd.DataFrame]:
-    """Two runs side by side.
+# --- what a run is made of -------------------------------------------------------------------------
 
-    Returns
-    -------
-    dict of DataFrame
-        `row`: the columns that differ. `results`: all, as `value, low, high` of both. Where both tested the same
-        clips, `differences`: UAR of `a` minus that of `b` on these, with its interval, for each protocol and
-        model that both have, else the first of each; and `a`, `b`: what is heard as what in the first of them.
+
+def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict:
+    """The row of a run before it starts; one with the same `ledger.KEY` columns would give the same.
 
     Raises
     ------
+    CorpusError
+        A corpus that is not there.
     ReportError
-        No such run.
+        The run that this one reads is not there.
     """
-    folders = [ledger.find(name, ledger.FILE, out).parent for name in (a, b)]
-    contents = [ledger.read(folder) for folder in folders]
-    rows = [pd.json_normalize(content["run"]).iloc[0].astype(str) for content in contents]
-    row = pd.concat(rows, axis=1, keys=["a", "b"])
-    found = {
-        "row": row[row["a"] != row["b"]],
-        "results": _side_by_side(*(content["results"] for content in contents)),
+    values = parameters.defaults(notebook) | dict(given)
+    commit, dirty = git_state()
+    return {
+        "notebook": notebook,
+        "parameters": values,
+        "commit": commit,
+        "uncommitted_changes": dirty,
+        "versions": bundle.versions(),
+        "data": _data(notebook, values, out),
+        "code": _code(notebook),
     }
-    paths = [folder / "predictions.parquet" for folder in folders]
-    if not all(path.is_file() for path in paths):
-        return found
-    x, y = (dict(list(pd.read_parquet(p).groupby(["protocol", "model"], sort=False))) for p in paths)
-    same = [(key, key) for key in x if key in y] or [(next(iter(x)), next(iter(y)))]
-    gaps = []
-    for first, second in same:
-        clip = ["clip_id", "speaker", "emotion"]
-        common = x[first][clip].merge(y[second][clip]).drop_duplicates()
-        heard = [part.merge(common) for part in (x[first], y[second])]
-        if len(common):
-            labels = sorted(set().union(*(part[name] for part in heard for name in ("emotion", "predicted"))))
-            what = dict(zip(("protocol", "model"), first, strict=True)) | {"clips": len(common)}
-            if first != second:
-                what |= {"minus": " ".join(second)}
-            gaps.append(what | dict(zip(VALUES, metrics.difference(*heard, labels), strict=True)))
-            for name, part in zip("ab", heard, strict=True):
-                shares = metrics.confusion(part, labels)
-                found.setdefault(name, shares[shares.any(axis=1)])
-    return found | ({"differences": pd.DataFrame(gaps)} if gaps else {})
 
 
-def _side_by_side(a: list[dict], b: list[dict]) -> pd.DataFrame:
-    """Results of both by what they are about, but for what is one thing in `a` and another in `b`."""
-    x, y = (pd.DataFrame(part, columns=None if part else ["metric", *VALUES]) for part in (a, b))
-    shared = [name for name in x if name in y and name not in (*VALUES, "seeds")]
-    differ = {
-        name for name in shared if x[name].nunique() == 1 == y[name].nunique() and x[name][0] != y[name][0]
-    }
-    on = [name for name in shared if name not in differ]
-    left, right = (part[[*on, *VALUES]].drop_duplicates(on) for part in (x, y))
-    return left.merge(right, on=on, how="outer", sort=False, suffixes=(" a", " b"))
+def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
+    """Hash of what a run reads: shipped tables, names, sizes and times of recordings, results of another run."""
+    found = sha256(b"".join(path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)))
+    for name, one in parameters.read(notebook).items():
+        if one.kind == "CORPUS":
+            named = values[name] or ("" if name == "corpus" else os.environ.get("SER_EMODB_DIR", ""))
+            table = parameters.clips(named) if named or name == "corpus" else None
+            if table is not None:
+                paths = [os.path.abspath(path) for path in table["path"]]
+                common = os.path.commonpath(paths)
+                stamps = [(os.path.relpath(path, common), *rows.stamp(path)) for path in paths]
+                found.update(json.dumps([stamps, table.drop(columns="path").to_csv()]).encode())
+        elif one.kind == "RUN":
+            other = ledger.read(ledger.find(values[name], ledger.FILE, out).parent)
+            about_it = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
+            found.update(json.dumps(about_it).encode())
+    return found.hexdigest()[:16]
 
 
-def comparison(a: str, b: str, out: Path = ledger.REPORTS) -> str:
-    """`compare` as text."""
-    found = compare(a, b, out)
-    share = "{:.1%}".format
-    parts = [f"a: {a}\nb: {b}", found["row"].to_string() if len(found["row"]) else "nothing differs"]
-    parts.append(found["results"].to_string(index=False, na_rep="", float_format="{:.4g}".format))
-    if "differences" in found:
-        signed = dict.fromkeys(VALUES, "{:+.1%}".format)
-        parts += ["UAR of a minus b on common clips, 95 % interval from resampling speakers"]
-        parts += [found["differences"].to_string(index=False, formatters=signed)]
-        parts += [f"Heard by {name}:\n{found[name].to_string(float_format=share)}" for name in "ab"]
-    else:
-        parts += ["no predictions of the same clips"]
-    return "\n\n".join(parts)
+def _code(notebook: str) -> str:
+    """Hash of the sources of ser_lib and of the notebook's cells."""
+    own = rows.code_hash(*sorted(path.stem for path in Path(__file__).parent.glob("*.py")))
+    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+    return sha256((own + "\0".join("".join(cell["source"]) for cell in cells)).encode()).hexdigest()[:16]
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit that is checked out and whether files differ from it; None outside a checkout."""
+    questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
+    commands = [["git", "-C", str(ROOT), *question] for question in questions]
+    try:
+        told = [subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return told[0].strip(), bool(told[1])
+
+
+# --- its execution ---------------------------------------------------------------------------------
+
+
+def execute(running: Path) -> None:
+    """Execute the run of a folder in this process, which ends when its standard input does."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    row = ledger.read(running)["run"]
+    usual, memory = parameters.defaults(row["notebook"]), [0]
+    threading.Thread(target=lambda: os._exit(1) if not os.read(0, 1) else None, daemon=True).start()
+    threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
+    executed = running / "notebook.ipynb"
+    try:
+        with tempfile.TemporaryDirectory() as sockets:  # else those of kernels in one folder are the same
+            ipc = {"transport": "ipc", "ip": str(Path(sockets, "kernel"))}
+            papermill.execute_notebook(
+                str(parameters.NOTEBOOKS / f"{row['notebook']}.ipynb"),
+                str(executed),
+                parameters={name: value for name, value in row["parameters"].items() if value != usual[name]},
+                progress_bar=sys.stderr.isatty(),
+                config=Config(KernelManager={"transport": "tcp"} if os.name == "nt" else ipc),
+            )
+        ledger.update(running, peak_memory_mb=memory[0])
+        page(executed, running.stem)
+    except PapermillExecutionError as error:
+        told = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]
+        ledger.update(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=told)
+        raise SystemExit(1) from error
+    except Exception as error:
+        ledger.update(running, peak_memory_mb=memory[0], error=repr(error))
+        raise
+    executed.unlink()
+
+
+def _watch_memory(highest: list[int]) -> None:
+    """Keep the most memory that the kernel and its processes have held at a time, in megabytes."""
+    here = psutil.Process()
+    while True:
+        held = 0
+        for process in here.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                held += process.memory_info().rss
+        highest[0] = max(highest[0], held // 2**20)
+        time.sleep(LOOK_S)
+
+
+# --- its page --------------------------------------------------------------------------------------
+
+
+def page(executed: Path, title: str) -> None:
+    """Write an executed notebook as `index.html` beside it, which loads nothing; the template is in web/report."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(executed, as_version=4)
+    _name_figures(notebook.cells)
+    row = ledger.begun(executed.parent) or {}
+    run = {name: value for name, value in row.items() if name not in ("status", "process")}
+    exporter = HTMLExporter(
+        template_name="report", extra_template_basedirs=[str(Path(__file__).parent / "web")]
+    )
+    exporter.register_filter("sections", _sections)
+    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": run})
+    (executed.parent / "index.html").write_text(re.sub(r"(?<=data:image/png;base64,)[^\"]+", _smaller, html))
+
+
+def _name_figures(cells: Sequence[Any]) -> None:
+    """Give each cell with a figure its alternative text: the figure's name and the section."""
+    section = ""
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            section = [section, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
+        elif name := re.search(r"report\.figure\(\w+, \"(\w+)\"\)", cell.source):
+            cell.metadata.alt = f"Figure {name[1].replace('_', ' ')}: {section}"
+
+
+def _sections(html: str) -> list[dict[str, Any]]:
+    """Level, id and text of the headings that nbconvert made of Markdown."""
+    found = re.findall(r'<h([1-6]) id="([^"]*)">(.*?)<a class="anchor-link"', html)
+    return [{"level": int(level), "id": anchor, "text": text} for level, anchor, text in found]
+
+
+def _smaller(match: re.Match) -> str:
+    return base64.b64encode(paletted(base64.b64decode(match[0]))).decode()
+
+
+if __name__ == "__main__":
+    execute(Path(sys.argv[1]))

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 import yaml
 
-from ser_lib import ROOT, reruns
+from ser_lib import ROOT, index, reruns
 from ser_lib.report import REPORTS
 
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -52,14 +52,14 @@ def test_what_runs_is_what_is_locked(name):
 def test_the_readme_shows_the_committed_results():
     text = (ROOT / "README.md").read_text()
     shown = text.partition("<!-- results -->\n")[2].partition("<!-- /results -->")[0]
-    assert shown.strip() == reruns.readme_tables()
+    assert shown.strip() == index.readme_tables([run.name for run in reruns.RUNS])
     assert shown.startswith("| who listens |")
     assert (REPORTS / "README.md").is_file()
 
 
 def test_the_shipped_model_is_the_one_that_the_reports_chose():
     passport = json.loads((ROOT / "models" / "ser.json").read_text())
-    results = reruns.read_results()
+    results = index.read_results()
     served = results[(results["run"] == "04_choose_and_export") & (results["metric"] == "uar")]
     by_protocol = served.set_index("protocol")[["model", "value"]].T.to_dict("list")
     name, chosen = passport["estimator"], passport["chosen"]

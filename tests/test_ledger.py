@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import ledger, metrics, report, reruns
+from ser_lib import index, ledger, metrics, report, reruns
 from ser_lib.cli import main
 from ser_lib.errors import CorpusError, ReportError
 
@@ -113,7 +113,7 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     given = {"corpus": str(tmp_path)}
 
     def key():
-        row = ledger.about("01_eda", given, tmp_path)
+        row = report.about("01_eda", given, tmp_path)
         return [row[name] for name in ledger.KEY]
 
     first = key()
@@ -126,17 +126,17 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     assert key()[2] != second[2]
     given["emotions"] = "four"
     assert key()[1] != first[1]
-    monkeypatch.setattr(ledger.rows, "code_hash", lambda *modules: "other")
+    monkeypatch.setattr(report.rows, "code_hash", lambda *modules: "other")
     assert key()[3] != first[3]
     with pytest.raises(CorpusError, match="no such folder"):
-        ledger.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
+        report.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
 
 
 def test_the_key_follows_the_run_that_is_read(tmp_path):
     keys = []
     for value in (0.5, 0.5, 0.6):
         done(tmp_path, "03_a", [uar(value)], parameters={"emotions": "four"})
-        keys.append(ledger.about("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
+        keys.append(report.about("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -204,13 +204,13 @@ def test_two_runs_are_compared_on_their_common_clips(tmp_path):
     a, b = predicted(1), predicted(2, ("sad", "happy"))
     kept(tmp_path, "03_a", a, parameters={"emotions": "x", "seeds": "0"})
     kept(tmp_path, "03_b", b, parameters={"emotions": "y", "seeds": "0"})
-    found = report.compare("03_a", "03_b", tmp_path)
+    found = index.compare("03_a", "03_b", tmp_path)
     assert list(found["row"].index) == ["parameters.emotions"]
     (gap,) = found["differences"].to_dict("records")
     common = a[a["clip_id"].isin(b["clip_id"])]
     assert gap["clips"] == len(common) == 40
     expected = metrics.difference(common, b, sorted(emotions))
-    assert [gap[name] for name in report.VALUES] == pytest.approx(expected)
+    assert [gap[name] for name in index.VALUES] == pytest.approx(expected)
     assert gap["low"] <= gap["value"] <= gap["high"]
     assert list(found["a"].index) == ["happy", "sad"]
     np.testing.assert_allclose(found["a"].sum(axis=1), 1)
@@ -221,14 +221,14 @@ def test_two_runs_are_compared_on_their_common_clips(tmp_path):
 def test_models_that_only_one_has_are_compared_first_with_first(tmp_path):
     kept(tmp_path, "03_a", predicted(1))
     kept(tmp_path, "03_b", predicted(2, model="xgboost"))
-    (gap,) = report.compare("03_a", "03_b", tmp_path)["differences"].to_dict("records")
+    (gap,) = index.compare("03_a", "03_b", tmp_path)["differences"].to_dict("records")
     assert (gap["model"], gap["minus"]) == ("mlp", "loso xgboost")
 
 
 def test_the_same_run_twice_differs_by_nothing(tmp_path):
     kept(tmp_path, "03_a", predicted(1))
-    found = report.compare("03_a", "03_a", tmp_path)
-    assert found["differences"][report.VALUES].to_numpy().tolist() == [[0, 0, 0]]
+    found = index.compare("03_a", "03_a", tmp_path)
+    assert found["differences"][index.VALUES].to_numpy().tolist() == [[0, 0, 0]]
 
 
 def test_the_diff_command_shows_all_of_it(tmp_path):
@@ -254,5 +254,75 @@ def test_failed_runs_are_none(tmp_path):
 def test_a_run_without_results_is_compared_as_well(tmp_path):
     done(tmp_path, "03_a")
     done(tmp_path, "03_b", [uar(0.4, model="mlp")])
-    found = report.compare("03_a", "03_b", tmp_path)
+    found = index.compare("03_a", "03_b", tmp_path)
     assert found["results"]["value b"].tolist() == [0.4]
+
+
+# --- in MLflow -------------------------------------------------------------------------------------
+
+
+def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="needs MLflow: pip install 'ser_lib[mlflow]'")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a server's store needs more than the extra
+    out, uri = tmp_path / "out", (tmp_path / "store").as_uri()
+    about = {"parameters": {"emotions": "four", "seeds": "0,1"}, "versions": {"numpy": "2.4"}}
+    about |= {"commit": "abc", "uncommitted_changes": True, "data": "d", "code": "c"}
+    results = [
+        uar(0.5, model="mlp + speeds", protocol="loso", seeds=[0, 1]),
+        {"metric": "clips", "value": 9, "low": None, "high": None},
+        *(
+            {"metric": "coverage", "level": level, "value": level, "low": None, "high": None}
+            for level in (0.8, 0.9)
+        ),
+    ]
+    (done(out, "03_a", results, **about) / "notes.txt").write_text("kept")
+    ledger.finish(ledger.start("03_b", ROW | about, out), "failed", seconds=2.5, error="cell 3: no", cell=3)
+    ledger.start("03_c", ROW | about, out)
+    for _ in range(2):  # the second time there is nothing left to log
+        log = index.tracking(uri, out)
+        for name in ("03_a", "03_b", "03_c"):
+            log(name)
+    client = mlflow.MlflowClient(uri)
+    held = client.search_runs([client.get_experiment_by_name(index.EXPERIMENT).experiment_id])
+    runs = {run.info.run_name: run for run in held}
+    assert len(held) == 2
+    assert {name: run.info.status for name, run in runs.items()} == {"03_a": "FINISHED", "03_b": "FAILED"}
+    a, b = runs["03_a"], runs["03_b"]
+    assert a.data.params == {"emotions": "four", "seeds": "0,1"}
+    expected = {"score/value": 0.5, "score/low": 0.4, "score/high": 0.6, "clips/value": 9, "seconds": 1}
+    expected |= {
+        f"uar/mlp - speeds loso {name.removeprefix('score/')}": value
+        for name, value in expected.items()
+        if "score" in name
+    }
+    assert a.data.metrics == pytest.approx(expected | {"coverage/value": 0.9})
+    levels = client.get_metric_history(a.info.run_id, "coverage/value")
+    assert [(one.step, one.value) for one in levels] == [(0, 0.8), (1, 0.9)]
+    tags = {"commit": "abc", "uncommitted_changes": "True", "data": "d", "code": "c", "version numpy": "2.4"}
+    assert tags.items() <= a.data.tags.items()
+    assert (b.data.tags["error"], b.info.end_time - b.info.start_time) == ("cell 3: no", 2500)
+    assert {file.path for file in client.list_artifacts(a.info.run_id)} == {"metrics.json", "notes.txt"}
+
+
+def test_a_store_that_does_not_answer_is_named_before_anything_runs(tmp_path):
+    pytest.importorskip("mlflow", reason="needs MLflow: pip install 'ser_lib[mlflow]'")
+    command = [
+        "reports",
+        "--notebook",
+        "01",
+        "--out",
+        str(tmp_path / "out"),
+        "--mlflow",
+        "http://127.0.0.1:9",
+    ]
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 1
+    assert refused.output.startswith("Error: --mlflow http://127.0.0.1:9: ")
+    assert len(refused.output.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_mlflow_the_remedy_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ReportError, match=r"not installed; `pip install 'ser_lib\[mlflow\]'` brings it"):
+        index.tracking("http://127.0.0.1:9", tmp_path)

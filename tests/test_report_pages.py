@@ -22,8 +22,8 @@ from test_page import CONTRAST, CONTROLS, Page
 from test_serve import CHROMIUM
 from traitlets.config import Config
 
-from ser_lib import ROOT, reruns
-from ser_lib.report import NOTEBOOKS
+from ser_lib import ROOT, report
+from ser_lib.parameters import NOTEBOOKS
 
 COMMIT = "2edb66213207b30aad11aff145ac618612526a78"
 RUN = {
@@ -34,6 +34,8 @@ RUN = {
     "commit": COMMIT,
     "uncommitted_changes": True,
     "versions": {"ser_lib": "0.1.0", "numpy": "2.4.6"},
+    "status": "running",  # when the page is made
+    "process": {"id": 1, "created": 0.0, "machine": "here"},
 }
 CELLS = [
     new_markdown_cell("# 03 · Is a < b & c?\n\nProse with `code` and [a section](#Tables)."),
@@ -78,9 +80,9 @@ def folder(tmp_path_factory):
         folder / "notebook.ipynb",
         cwd=ROOT,
         progress_bar=False,
-        config=Config(KernelManager={"transport": "ipc"}),  # as in reruns.execute
+        config=Config(KernelManager={"transport": "ipc"}),  # as in report.execute
     )
-    reruns._to_html(folder / "notebook.ipynb", folder / "index.html", title="03_eight")
+    report.page(folder / "notebook.ipynb", "03_eight")
     return folder
 
 
@@ -145,7 +147,7 @@ def own(html: str) -> list[str]:
 
 def test_what_every_page_carries_is_small(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One?")]), tmp_path / "notebook.ipynb")
-    reruns._to_html(tmp_path / "notebook.ipynb", tmp_path / "index.html", title="one")  # without metrics.json
+    report.page(tmp_path / "notebook.ipynb", "one")  # without metrics.json
     assert "<h1" in (tmp_path / "index.html").read_text()
     assert (tmp_path / "index.html").stat().st_size < 12_000
 

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import ROOT, evaluate, ledger, reruns
+from ser_lib import ROOT, evaluate, index, ledger, reruns
 from ser_lib.cli import main
 from ser_lib.errors import ReportError
 from ser_lib.parameters import defaults
@@ -122,7 +122,7 @@ def test_the_main_table_marks_the_random_split(tmp_path):
     (tmp_path / "03_four").mkdir()
     content = {"run": {}, "results": [row("actors5", 0.5), row("random", 0.8)]}
     (tmp_path / "03_four" / "metrics.json").write_text(json.dumps(content))
-    table = reruns.main_table(reruns.read_results(tmp_path)).splitlines()
+    table = index.main_table(index.read_results(tmp_path)).splitlines()
     assert table[0] == "| emotions | model | unheard speakers (`actors5`) | random split ✗ |"
     assert table[2] == "| four | mlp | 50.0 % (40.0 to 60.0) | 80.0 % (70.0 to 90.0) |"
 
@@ -132,7 +132,7 @@ def test_the_readme_keeps_its_text_around_the_table(tmp_path):
     content = {"run": {}, "results": [{"metric": "uar", "emotions": "x", "model": "m", "protocol": "loso"}]}
     (tmp_path / "03_other" / "metrics.json").write_text(json.dumps(content))
     (tmp_path / "README.md").write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
-    reruns.write_readme(tmp_path / "README.md", tmp_path)
+    index.write_readme(["03_four"], tmp_path / "README.md", tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n<!-- results -->\n| emotions |")
     assert "loso" not in text  # a rerun with other parameters is no headline
@@ -155,11 +155,11 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         *({"rung": "3 unheard", "metric": name, "same_speaker": 0.0} | rung for name in both),
     ]
     for run, content in (("04_choose_and_export", chosen), ("05_leakage_audit", ladder)):
-        assert reruns.honest_table(tmp_path) == ""
+        assert index.honest_table(tmp_path) == ""
         (tmp_path / run).mkdir()
         (tmp_path / run / "metrics.json").write_text(json.dumps({"results": content}))
     cells = "60.0 % (50.0 to 70.0)"
-    assert reruns.honest_table(tmp_path).splitlines()[2:] == [
+    assert index.honest_table(tmp_path).splitlines()[2:] == [
         "| people | these clips; neutral and calm are one | | 40.0 % |",
         f"| `n`, served | unheard speakers; neutral and calm are one | | {cells} |",
         f"| `n`, served | unheard speakers | {cells} | {cells} |",
@@ -370,7 +370,7 @@ def test_the_index_sorts_and_filters_its_rows(tmp_path):
         score = {"metric": "uar", "value": value, "low": 0.1, "high": 0.95, "emotions": "x", "model": "m"}
         ledger.write(running, ledger.begun(running), [score | {"protocol": "loso"}])
         ledger.finish(running, "done" if name != "03_c" else "failed", error="<b>no</b>")
-    reruns.write_index(tmp_path)
+    index.write(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "http" not in page  # nothing from elsewhere
     assert "&lt;b&gt;no" in page

@@ -1,0 +1,315 @@
+"""What the runs found: as tables and pages, two of them side by side, and in MLflow."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ser_lib import ROOT, ledger, metrics
+from ser_lib.errors import ReportError
+from ser_lib.ledger import REPORTS
+
+WEB = Path(__file__).with_name("web")
+VALUES = ["value", "low", "high"]
+EXPERIMENT = "ser_lib"  # of MLflow
+PLACE = {"done": "", "failed": ledger.FAILED}  # what a folder's name ends in
+
+
+def read_results(out: Path = REPORTS) -> pd.DataFrame:
+    """The result rows of every run below `out`, with the run's name in `run`."""
+    done = [run for run in ledger.runs(out) if run["status"] == "done"]
+    rows = [{"run": run["name"], **row} for run in done for row in run["results"]]
+    columns = ["run", "emotions", "protocol", "model", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def main_table(results: pd.DataFrame) -> str:
+    """Markdown: UAR of each model on unheard speakers and, marked as such, on the random split."""
+    names = {
+        "actors5": "unheard speakers (`actors5`)",
+        "loso": "unheard speakers (`loso`)",
+        "random": "random split ✗",
+    }
+    uar = results[results["metric"] == "uar"].drop_duplicates(["emotions", "model", "protocol"])
+    uar = uar[uar["protocol"].isin(list(names))].sort_values("emotions", kind="stable")
+    protocols = [name for name in names if name in set(uar["protocol"])]
+    lines = [
+        "| emotions | model | " + " | ".join(names[name] for name in protocols) + " |",
+        "|---|---|" + "---|" * len(protocols),
+    ]
+    for (emotions, model), part in uar.groupby(["emotions", "model"], sort=False):
+        by_protocol = part.set_index("protocol")
+        cells = [cell(by_protocol.loc[name]) if name in by_protocol.index else "" for name in protocols]
+        lines.append(f"| {emotions} | {model} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def honest_table(out: Path = REPORTS) -> str:
+    """Markdown: who hears what of speakers never heard before. People, the served model, the honest rungs of 05."""
+    paths = [out / run / "metrics.json" for run in ("04_choose_and_export", "05_leakage_audit")]
+    if not all(path.is_file() for path in paths):
+        return ""
+    chosen, ladder = (pd.DataFrame(json.loads(path.read_text())["results"]).astype(object) for path in paths)
+    lines = ["| who listens | to whom | UAR | accuracy |", "|---|---|---|---|"]
+
+    def add(who: str, whom: str, rows: pd.DataFrame) -> None:
+        cells = [
+            cell(row)
+            for metric in ("uar", "accuracy")
+            for _, row in rows[rows["metric"] == metric].iterrows()
+        ]
+        lines.append(f"| {who} | {whom} | " + " | ".join(cells) + " |")
+
+    beside = chosen[chosen["metric"] == "accuracy_listeners_options"]
+    for row in beside[beside["group"] == "all clips"].to_dict("records") if len(beside) else ():
+        lines.append(f"| people | these clips; neutral and calm are one | | {100 * row['listeners']:.1f} % |")
+        who = f"`{row['model']}`, served"
+        lines.append(f"| {who} | unheard speakers; neutral and calm are one | | {cell(row)} |")
+    served = chosen[chosen["metric"].isin(["uar", "accuracy"])]
+    for (protocol, model), rows in served.groupby(["protocol", "model"], sort=False):
+        left = ", each left out in turn" if protocol == "loso" else ""
+        add(f"`{model}`, served", f"unheard speakers{left}", rows)
+    rungs = ladder[ladder["metric"].isin(["uar", "accuracy"]) & (ladder["same_speaker"] == 0)]
+    for (rung, model, chance), rows in rungs.groupby(["rung", "model", "chance"], sort=False):
+        add(f"`{model}`", f"{rung.partition(' ')[2]}; chance {100 * chance:.1f} %", rows)
+    return "\n".join(lines) + "\n\n"
+
+
+def cell(row: Mapping[str, Any]) -> str:
+    """`58.1 % (52.0 to 63.9)` of a result row; a count as it is."""
+    if row["low"] is None:
+        return f"{100 * row['value']:.1f} %" if abs(row["value"]) <= 1 else f"{row['value']:g}"
+    return f"{100 * row['value']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+
+
+def listing(runs: Sequence[dict]) -> str:
+    """The ledger's rows as a table of text."""
+    rows = [
+        {
+            "run": run["name"],
+            "status": run["status"],
+            "what": " ".join(str(score[name]) for name in ("metric", "model") if score.get(name)),
+            "score": cell(score) if score else "",
+            "seconds": f"{run['seconds']:.0f}" if "seconds" in run else "",
+            "MB": run.get("peak_memory_mb", ""),
+            "commit": (run.get("commit") or "")[:7] + "*" * bool(run.get("uncommitted_changes")),
+            "started": run.get("started", "")[:16],
+            "error": run.get("error", ""),
+        }
+        for run in runs
+        for score in [run["score"] or {}]
+    ]
+    return pd.DataFrame(rows).to_string(index=False) if rows else "no runs"
+
+
+def write(out: Path = REPORTS) -> None:
+    """Write `README.md` (which GitHub shows) and `index.html`, the same text, from the runs' files."""
+    import jinja2
+    import mistune
+
+    runs = ledger.runs(out)
+    text = [
+        "# Reports",
+        "UAR (unweighted average recall) over all test clips, mean over seeds, with a 95 % interval from "
+        "resampling speakers. Only the first protocol says what a new speaker will get; under the random "
+        "split the same speakers are in training and test, and the figure is shown to be compared with.",
+        main_table(read_results(out)),
+    ]
+    for run in [run for run in runs if run["status"] == "done"]:
+        settings = ", ".join(f"{name}={value}" for name, value in run["parameters"].items() if value != "")
+        text += [
+            f"## [{run['name']}]({run['name']}/index.html)",
+            f"`{run['notebook']}` with {settings or 'its defaults'}.",
+        ]
+        figures = sorted((out / run["name"]).glob("*.png"))
+        text += [f"![{figure.stem}]({run['name']}/{figure.name})" for figure in figures]
+    markdown = "\n\n".join(text) + "\n"
+    _replace(out / "README.md", markdown)
+    body = mistune.create_markdown(plugins=["table"])(markdown)
+    page = jinja2.Environment(autoescape=True).from_string((WEB / "runs.html").read_text())
+    _replace(out / "index.html", page.render(runs=runs, body=body, cell=cell))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step, since other runs may write it too."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(text)
+    new.replace(path)
+
+
+def readme_tables(names: Collection[str], out: Path = REPORTS) -> str:
+    """The honest rungs beside human listeners, then every model; from the runs of these names alone."""
+    results = read_results(out)
+    return honest_table(out) + main_table(results[results["run"].isin(names)])
+
+
+def write_readme(names: Collection[str], path: Path = ROOT / "README.md", out: Path = REPORTS) -> None:
+    """Put the tables between the two `results` marks of the repository's README."""
+    before, mark, rest = path.read_text().partition("<!-- results -->\n")
+    _, end, after = rest.partition("<!-- /results -->")
+    path.write_text(f"{before}{mark}{readme_tables(names, out)}\n{end}{after}")
+
+
+# --- two runs side by side -------------------------------------------------------------------------
+
+
+def compare(a: str, b: str, out: Path = REPORTS) -> dict[str, pd.DataFrame]:
+    """Two runs side by side.
+
+    Returns
+    -------
+    dict of DataFrame
+        `row`: the columns that differ. `results`: all, as `value, low, high` of both. Where both tested the same
+        clips, `differences`: UAR of `a` minus that of `b` on these, with its interval, for each protocol and
+        model that both have, else the first of each; and `a`, `b`: what is heard as what in the first of them.
+
+    Raises
+    ------
+    ReportError
+        No such run.
+    """
+    folders = [ledger.find(name, ledger.FILE, out).parent for name in (a, b)]
+    contents = [ledger.read(folder) for folder in folders]
+    rows = [pd.json_normalize(content["run"]).iloc[0].astype(str) for content in contents]
+    row = pd.concat(rows, axis=1, keys=["a", "b"])
+    found = {
+        "row": row[row["a"] != row["b"]],
+        "results": _side_by_side(*(content["results"] for content in contents)),
+    }
+    paths = [folder / "predictions.parquet" for folder in folders]
+    if not all(path.is_file() for path in paths):
+        return found
+    x, y = (dict(list(pd.read_parquet(p).groupby(["protocol", "model"], sort=False))) for p in paths)
+    same = [(key, key) for key in x if key in y] or [(next(iter(x)), next(iter(y)))]
+    gaps = []
+    for first, second in same:
+        clip = ["clip_id", "speaker", "emotion"]
+        common = x[first][clip].merge(y[second][clip]).drop_duplicates()
+        heard = [part.merge(common) for part in (x[first], y[second])]
+        if len(common):
+            labels = sorted(set().union(*(part[name] for part in heard for name in ("emotion", "predicted"))))
+            what = dict(zip(("protocol", "model"), first, strict=True)) | {"clips": len(common)}
+            if first != second:
+                what |= {"minus": " ".join(second)}
+            gaps.append(what | dict(zip(VALUES, metrics.difference(*heard, labels), strict=True)))
+            for name, part in zip("ab", heard, strict=True):
+                shares = metrics.confusion(part, labels)
+                found.setdefault(name, shares[shares.any(axis=1)])
+    return found | ({"differences": pd.DataFrame(gaps)} if gaps else {})
+
+
+def _side_by_side(a: list[dict], b: list[dict]) -> pd.DataFrame:
+    """Results of both by what they are about, but for what is one thing in `a` and another in `b`."""
+    x, y = (pd.DataFrame(part, columns=None if part else ["metric", *VALUES]) for part in (a, b))
+    shared = [name for name in x if name in y and name not in (*VALUES, "seeds")]
+    differ = {
+        name for name in shared if x[name].nunique() == 1 == y[name].nunique() and x[name][0] != y[name][0]
+    }
+    on = [name for name in shared if name not in differ]
+    left, right = (part[[*on, *VALUES]].drop_duplicates(on) for part in (x, y))
+    return left.merge(right, on=on, how="outer", sort=False, suffixes=(" a", " b"))
+
+
+def comparison(a: str, b: str, out: Path = REPORTS) -> str:
+    """`compare` as text."""
+    found = compare(a, b, out)
+    share = "{:.1%}".format
+    parts = [f"a: {a}\nb: {b}", found["row"].to_string() if len(found["row"]) else "nothing differs"]
+    parts.append(found["results"].to_string(index=False, na_rep="", float_format="{:.4g}".format))
+    if "differences" in found:
+        signed = dict.fromkeys(VALUES, "{:+.1%}".format)
+        parts += ["UAR of a minus b on common clips, 95 % interval from resampling speakers"]
+        parts += [found["differences"].to_string(index=False, formatters=signed)]
+        parts += [f"Heard by {name}:\n{found[name].to_string(float_format=share)}" for name in "ab"]
+    else:
+        parts += ["no predictions of the same clips"]
+    return "\n\n".join(parts)
+
+
+# --- in MLflow -------------------------------------------------------------------------------------
+
+
+def tracking(uri: str, out: Path = REPORTS) -> Callable[[str], None]:
+    """What logs the runs of a name below `out` in an MLflow tracking store, those that it does not have yet.
+
+    Parameters
+    ----------
+    uri : str
+        As MLflow has it: http://HOST:PORT, sqlite:///FILE, file:FOLDER.
+
+    Raises
+    ------
+    ReportError
+        MLflow is not installed, or the store does not answer, now or later.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise ReportError("MLflow is not installed; `pip install 'ser_lib[mlflow]'` brings it") from error
+
+    def log(name: str) -> None:
+        try:
+            client = MlflowClient(uri)
+            held = client.get_experiment_by_name(EXPERIMENT)
+            experiment = held.experiment_id if held else client.create_experiment(EXPERIMENT)
+            for row in ledger.runs(out):
+                if row["name"] == name and row["status"] in PLACE:
+                    same = f"attributes.run_name = '{name}' and tags.started = '{row['started']}'"
+                    if not client.search_runs([experiment], same):
+                        _log(client, experiment, row, out)
+        except Exception as error:  # of as many kinds as there are stores
+            told = str(error).strip().partition("\n")[0]
+            raise ReportError(
+                f"--mlflow {uri}: {told}; the same command again logs what is missing"
+            ) from error
+
+    log("")
+    return log
+
+
+def _log(client: Any, experiment: str, row: Mapping[str, Any], out: Path) -> None:
+    """Log one run: numbers as metrics, the rest of its row as tags, its folder as artifacts."""
+    from mlflow.entities import Metric, Param
+
+    begun = datetime.datetime.fromisoformat(row["started"]).timestamp()
+    start, end = (int(1000 * (begun + seconds)) for seconds in (0, row["seconds"]))
+    tags = {name: str(value) for name, value in row.items() if isinstance(value, str | bool)}
+    tags |= {f"version {name}": version for name, version in row["versions"].items()}
+    tags |= {"mlflow.source.git.commit": row["commit"] or ""}
+    run = client.create_run(experiment, start, tags, row["name"]).info.run_id
+    try:
+        client.log_batch(run, params=[Param(name, str(value)) for name, value in row["parameters"].items()])
+        metrics = [Metric(name, value, end, step) for name, value, step in _numbers(row)]
+        for i in range(0, len(metrics), 500):  # a store takes a thousand at a time
+            client.log_batch(run, metrics[i : i + 500])
+        try:
+            client.log_artifacts(run, str(out / (row["name"] + PLACE[row["status"]])))
+        except Exception as error:  # a store may keep no files
+            client.set_tag(run, "artifacts", f"not kept: {error}"[:500])
+        client.set_terminated(run, "FINISHED" if row["status"] == "done" else "FAILED", end)
+    except Exception:
+        client.delete_run(run)
+        raise
+
+
+def _numbers(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """Every number of a row and its results: `uar/eight actors5 mlp low`, value, and which of that name it is."""
+    found = [(name, value) for name, value in row.items() if type(value) in (int, float)]
+    score = {"metric": "score"} | {which: (row["score"] or {}).get(which) for which in VALUES}
+    for result in [*row["results"], score]:
+        about = [value for name, value in result.items() if name != "metric" and isinstance(value, str)]
+        for which in VALUES:
+            if result[which] is not None:
+                name = re.sub(r"[^\w. -]", "-", " ".join([*about, which]))
+                found.append((f"{result['metric']}/{name}", result[which]))
+    names = [name for name, _ in found]
+    return [(name, value, names[:i].count(name)) for i, (name, value) in enumerate(found)]

@@ -132,7 +132,7 @@ def write(out: Path = REPORTS) -> None:
         text += [f"![{figure.stem}]({run['name']}/{figure.name})" for figure in figures]
     markdown = "\n\n".join(text) + "\n"
     _replace(out / "README.md", markdown)
-    body = mistune.create_markdown(plugins=["table"])(markdown)
+    body = mistune.create_markdown(plugins=["table"])(markdown.partition("\n")[2])
     page = jinja2.Environment(autoescape=True).from_string((WEB / "runs.html").read_text())
     _replace(out / "index.html", page.render(runs=runs, body=body, cell=cell))
 

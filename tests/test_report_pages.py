@@ -22,7 +22,7 @@ from test_page import CONTRAST, CONTROLS, Page
 from test_serve import CHROMIUM
 from traitlets.config import Config
 
-from ser_lib import ROOT, report
+from ser_lib import ROOT, index, ledger, report
 from ser_lib.parameters import NOTEBOOKS
 
 COMMIT = "2edb66213207b30aad11aff145ac618612526a78"
@@ -318,6 +318,68 @@ def test_on_paper_there_is_no_code_no_sidebar_and_no_dark(browser, folder):
     printed = browser("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]
     pages = re.findall(rb"/Type /Page\b", base64.b64decode(printed))
     assert 1 <= len(pages) <= 3
+
+
+# --- the ledger's page ---
+
+
+@pytest.fixture(scope="module")
+def ledger_page(tmp_path_factory):
+    """The address of a ledger's page: three runs that are done, one that failed and one that is running."""
+    out = tmp_path_factory.mktemp("reports")
+    row = {name: {} for name in ledger.KEY} | {"notebook": "n", "commit": COMMIT, "uncommitted_changes": True}
+    row["parameters"] = {"corpus": "/a/folder/" + "with-a-long-name" * 6, "models": "mlp,xgboost," * 9}
+    for name, value in (("03_a", 0.4), ("03_b", 0.6), ("03_c", 0.5), ("04_d", 0.9)):
+        running = ledger.start(name, row, out)
+        score = {"metric": "uar", "value": value, "low": 0.1, "high": 0.95, "emotions": "x", "model": "m"}
+        ledger.write(running, ledger.begun(running), [score | {"protocol": "loso"}])
+        failed = {"error": "cell 7: <b>no</b> " + "such_luck" * 20} if name == "03_c" else {}
+        ledger.finish(running, "failed" if failed else "done", seconds=10 * value, **failed)
+    ledger.start("05_a_run_with_a_name_" + "that-is-long-" * 9, row, out)
+    index.write(out)
+    page = (out / "index.html").read_text()
+    assert "http" not in page  # nothing from elsewhere
+    assert "&lt;b&gt;no" in page
+    return (out / "index.html").as_uri()
+
+
+SHOWN = "rows.filter(row => !row.hidden).map(row => row.cells[0].dataset.value.slice(0, 4)).join(' ')"
+
+
+@pytest.mark.parametrize("width", [1280, 900, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_ledger_is_read_without_moving_it_sideways(browser, ledger_page, width, scheme):
+    browser.open(ledger_page, width, color_scheme=scheme)
+    assert browser.value(WIDTH) == 0
+    assert (
+        browser.value("(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(body.parentElement)")
+        == 0
+    )
+    assert "cell 7: <b>no</b> such_luck" in browser.text(".error")
+    found = browser.value(CONTRAST.replace("ALPHA", "0"))
+    assert len(found) > 60
+    assert not [(text, ratio) for text, ratio in found if ratio < 4.5]
+    assert browser.value("document.querySelectorAll('h1').length") == 1
+    assert not browser.errors()
+
+
+def test_the_ledger_is_sorted_and_filtered_by_keyboard(browser, ledger_page):
+    browser.open(ledger_page, 1280)
+    assert browser.value(SHOWN) == "03_a 03_b 03_c 04_d 05_a"
+    browser.press("Tab", 9)
+    browser("Input.insertText", text="03 LOSO")
+    assert browser.value(SHOWN) == "03_a 03_b 03_c"
+    assert browser.text("#shown") == "3 of 5"
+    for _ in range(4):  # the order, then the heads run, status, score
+        browser.press("Tab", 9)
+    assert browser.value("document.activeElement.textContent") == "score"
+    for order, direction in (("03_a 03_c 03_b", "ascending"), ("03_b 03_c 03_a", "descending")):
+        browser.press(" ", 32)
+        assert browser.value(SHOWN) == order
+        assert browser.value("heads[2].getAttribute('aria-sort')") == direction
+    browser.open(ledger_page, 390)
+    browser.value("order.value = '4 1'; order.dispatchEvent(new Event('change'))")  # seconds, falling
+    assert browser.value(SHOWN) == "04_d 03_b 03_c 03_a 05_a"  # what has none comes last
 
 
 # --- what carries and commits them ---

@@ -361,28 +361,3 @@ def test_the_help_lists_the_parameters_of_a_notebook():
     assert "Parameters of 07_sequence_models" in told
     assert "full | smoke: smoke takes a few steps" in told
     assert "Parameters of" not in CliRunner().invoke(main, ["reports", "--help"]).output
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium on the path to show the page")
-def test_the_index_sorts_and_filters_its_rows(tmp_path):
-    for name, value in (("03_a", 0.4), ("03_b", 0.6), ("03_c", 0.5), ("04_d", 0.9)):
-        running = ledger.start(name, {key: {} for key in ledger.KEY} | {"notebook": "n"}, tmp_path)
-        score = {"metric": "uar", "value": value, "low": 0.1, "high": 0.95, "emotions": "x", "model": "m"}
-        ledger.write(running, ledger.begun(running), [score | {"protocol": "loso"}])
-        ledger.finish(running, "done" if name != "03_c" else "failed", error="<b>no</b>")
-    index.write(tmp_path)
-    page = (tmp_path / "index.html").read_text()
-    assert "http" not in page  # nothing from elsewhere
-    assert "&lt;b&gt;no" in page
-    act = """<script>
-filter.value = "03 LOSO"; filter.dispatchEvent(new Event("input"));
-const names = () => rows.filter(row => !row.hidden).map(row => row.cells[0].textContent);
-const told = [names()];
-for (const _ of [1, 2]) { heads[2].firstChild.click(); told.push(names()); }
-document.title = JSON.stringify(told) + shown.textContent;
-</script>"""
-    (tmp_path / "act.html").write_text(page.replace("</html>", act + "</html>"))
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    dom = subprocess.run([*command, (tmp_path / "act.html").as_uri()], capture_output=True, text=True).stdout
-    orders = '[["03_a","03_b","03_c"],["03_a","03_c","03_b"],["03_b","03_c","03_a"]]'
-    assert f"<title>{orders}3 of 4</title>" in dom

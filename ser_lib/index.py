@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +18,6 @@ from ser_lib.ledger import REPORTS
 WEB = Path(__file__).with_name("web")
 VALUES = ["value", "low", "high"]
 EXPERIMENT = "ser_lib"  # of MLflow
-PLACE = {"done": "", "failed": ledger.FAILED}  # what a folder's name ends in
 
 
 def read_results(out: Path = REPORTS) -> pd.DataFrame:
@@ -53,18 +51,15 @@ def main_table(results: pd.DataFrame) -> str:
 
 def honest_table(out: Path = REPORTS) -> str:
     """Markdown: who hears what of speakers never heard before. People, the served model, the honest rungs of 05."""
-    paths = [out / run / "metrics.json" for run in ("04_choose_and_export", "05_leakage_audit")]
-    if not all(path.is_file() for path in paths):
+    folders = [out / run for run in ("04_choose_and_export", "05_leakage_audit")]
+    if not all((folder / ledger.FILE).is_file() for folder in folders):
         return ""
-    chosen, ladder = (pd.DataFrame(json.loads(path.read_text())["results"]).astype(object) for path in paths)
+    chosen, ladder = (pd.DataFrame(ledger.read(folder)["results"]).astype(object) for folder in folders)
+    both = ["uar", "accuracy"]
     lines = ["| who listens | to whom | UAR | accuracy |", "|---|---|---|---|"]
 
     def add(who: str, whom: str, rows: pd.DataFrame) -> None:
-        cells = [
-            cell(row)
-            for metric in ("uar", "accuracy")
-            for _, row in rows[rows["metric"] == metric].iterrows()
-        ]
+        cells = [cell(row) for name in both for row in rows[rows["metric"] == name].to_dict("records")]
         lines.append(f"| {who} | {whom} | " + " | ".join(cells) + " |")
 
     beside = chosen[chosen["metric"] == "accuracy_listeners_options"]
@@ -72,11 +67,11 @@ def honest_table(out: Path = REPORTS) -> str:
         lines.append(f"| people | these clips; neutral and calm are one | | {100 * row['listeners']:.1f} % |")
         who = f"`{row['model']}`, served"
         lines.append(f"| {who} | unheard speakers; neutral and calm are one | | {cell(row)} |")
-    served = chosen[chosen["metric"].isin(["uar", "accuracy"])]
+    served = chosen[chosen["metric"].isin(both)]
     for (protocol, model), rows in served.groupby(["protocol", "model"], sort=False):
         left = ", each left out in turn" if protocol == "loso" else ""
         add(f"`{model}`, served", f"unheard speakers{left}", rows)
-    rungs = ladder[ladder["metric"].isin(["uar", "accuracy"]) & (ladder["same_speaker"] == 0)]
+    rungs = ladder[ladder["metric"].isin(both) & (ladder["same_speaker"] == 0)]
     for (rung, model, chance), rows in rungs.groupby(["rung", "model", "chance"], sort=False):
         add(f"`{model}`", f"{rung.partition(' ')[2]}; chance {100 * chance:.1f} %", rows)
     return "\n".join(lines) + "\n\n"
@@ -157,9 +152,6 @@ def write_readme(names: Collection[str], path: Path = ROOT / "README.md", out: P
     path.write_text(f"{before}{mark}{readme_tables(names, out)}\n{end}{after}")
 
 
-# --- two runs side by side -------------------------------------------------------------------------
-
-
 def compare(a: str, b: str, out: Path = REPORTS) -> dict[str, pd.DataFrame]:
     """Two runs side by side.
 
@@ -220,38 +212,29 @@ def _side_by_side(a: list[dict], b: list[dict]) -> pd.DataFrame:
 def comparison(a: str, b: str, out: Path = REPORTS) -> str:
     """`compare` as text."""
     found = compare(a, b, out)
-    share = "{:.1%}".format
     parts = [f"a: {a}\nb: {b}", found["row"].to_string() if len(found["row"]) else "nothing differs"]
     parts.append(found["results"].to_string(index=False, na_rep="", float_format="{:.4g}".format))
     if "differences" in found:
         signed = dict.fromkeys(VALUES, "{:+.1%}".format)
         parts += ["UAR of a minus b on common clips, 95 % interval from resampling speakers"]
         parts += [found["differences"].to_string(index=False, formatters=signed)]
-        parts += [f"Heard by {name}:\n{found[name].to_string(float_format=share)}" for name in "ab"]
+        parts += [f"Heard by {name}:\n{found[name].to_string(float_format='{:.1%}'.format)}" for name in "ab"]
     else:
         parts += ["no predictions of the same clips"]
     return "\n\n".join(parts)
 
 
-# --- in MLflow -------------------------------------------------------------------------------------
-
-
 def tracking(uri: str, out: Path = REPORTS) -> Callable[[str], None]:
-    """What logs the runs of a name below `out` in an MLflow tracking store, those that it does not have yet.
-
-    Parameters
-    ----------
-    uri : str
-        As MLflow has it: http://HOST:PORT, sqlite:///FILE, file:FOLDER.
+    """What logs the runs of a name below `out` in an MLflow store (http://…, sqlite:///…), where they are not yet there.
 
     Raises
     ------
     ReportError
         MLflow is not installed, or the store does not answer, now or later.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
+        os.environ.setdefault(name, "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # else it takes minutes to give up
     try:
         from mlflow import MlflowClient
     except ImportError as error:
@@ -263,15 +246,13 @@ def tracking(uri: str, out: Path = REPORTS) -> Callable[[str], None]:
             held = client.get_experiment_by_name(EXPERIMENT)
             experiment = held.experiment_id if held else client.create_experiment(EXPERIMENT)
             for row in ledger.runs(out):
-                if row["name"] == name and row["status"] in PLACE:
+                if row["name"] == name and "seconds" in row:  # it has ended
                     same = f"attributes.run_name = '{name}' and tags.started = '{row['started']}'"
                     if not client.search_runs([experiment], same):
                         _log(client, experiment, row, out)
         except Exception as error:  # of as many kinds as there are stores
             told = str(error).strip().partition("\n")[0]
-            raise ReportError(
-                f"--mlflow {uri}: {told}; the same command again logs what is missing"
-            ) from error
+            raise ReportError(f"--mlflow {uri}: {told}; the same command logs what is missing") from error
 
     log("")
     return log
@@ -281,22 +262,23 @@ def _log(client: Any, experiment: str, row: Mapping[str, Any], out: Path) -> Non
     """Log one run: numbers as metrics, the rest of its row as tags, its folder as artifacts."""
     from mlflow.entities import Metric, Param
 
+    failed = row["status"] == "failed"
     begun = datetime.datetime.fromisoformat(row["started"]).timestamp()
     start, end = (int(1000 * (begun + seconds)) for seconds in (0, row["seconds"]))
     tags = {name: str(value) for name, value in row.items() if isinstance(value, str | bool)}
     tags |= {f"version {name}": version for name, version in row["versions"].items()}
     tags |= {"mlflow.source.git.commit": row["commit"] or ""}
+    params = [Param(name, str(value)) for name, value in row["parameters"].items()]
+    numbers = [Metric(name, value, end, step) for name, value, step in _numbers(row)]
     run = client.create_run(experiment, start, tags, row["name"]).info.run_id
     try:
-        client.log_batch(run, params=[Param(name, str(value)) for name, value in row["parameters"].items()])
-        metrics = [Metric(name, value, end, step) for name, value, step in _numbers(row)]
-        for i in range(0, len(metrics), 500):  # a store takes a thousand at a time
-            client.log_batch(run, metrics[i : i + 500])
+        for i in range(0, len(numbers), 500):  # a store takes a thousand at a time
+            client.log_batch(run, numbers[i : i + 500], params)
         try:
-            client.log_artifacts(run, str(out / (row["name"] + PLACE[row["status"]])))
+            client.log_artifacts(run, str(out / (row["name"] + failed * ledger.FAILED)))
         except Exception as error:  # a store may keep no files
             client.set_tag(run, "artifacts", f"not kept: {error}"[:500])
-        client.set_terminated(run, "FINISHED" if row["status"] == "done" else "FAILED", end)
+        client.set_terminated(run, "FAILED" if failed else "FINISHED", end)
     except Exception:
         client.delete_run(run)
         raise

@@ -199,7 +199,8 @@ def execute(
         waited = True
         time.sleep(POLL_S)
     again = f", since its {', '.join(changed)} changed" if changed else ""
-    say(f"{run.name}: {run.notebook} {dict(run.parameters) or ''}{again}")
+    given = "".join(f" {name}={value}" for name, value in run.parameters.items())
+    say(f"{run.name}: {run.notebook}{given}{again}")
     started = time.perf_counter()
     code = _in_a_process(running, processes)
     seconds = round(time.perf_counter() - started, 1)

@@ -71,6 +71,10 @@ def honest_table(out: Path = REPORTS) -> str:
     for (protocol, model), rows in served.groupby(["protocol", "model"], sort=False):
         left = ", each left out in turn" if protocol == "loso" else ""
         add(f"`{model}`, served", f"unheard speakers{left}", rows)
+    if (networks := out / "07_sequence_models" / ledger.FILE).is_file():
+        found = pd.DataFrame(ledger.read(networks.parent)["results"]).astype(object)
+        rows = found[found["model"].eq("stack") & found["metric"].isin(both)]
+        add("`stack` of a network and functionals", "unheard speakers", rows)
     rungs = ladder[ladder["metric"].isin(both) & (ladder["same_speaker"] == 0)]
     for (rung, model, chance), rows in rungs.groupby(["rung", "model", "chance"], sort=False):
         add(f"`{model}`", f"{rung.partition(' ')[2]}; chance {100 * chance:.1f} %", rows)
@@ -140,7 +144,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def readme_tables(names: Collection[str], out: Path = REPORTS) -> str:
-    """The honest rungs beside human listeners, then every model; from the runs of these names alone."""
+    """The honest rungs beside human listeners, then every model of the runs of these names."""
     results = read_results(out)
     return honest_table(out) + main_table(results[results["run"].isin(names)])
 

@@ -54,6 +54,7 @@ RUNS = (
     Run("07_sequence_models", "07_sequence_models", on_request=True),
     Run("08_what_helps", "08_what_helps", on_request=True),
 )
+STANDARD = [run.name for run in RUNS if not run.on_request]
 
 
 def plan(
@@ -280,7 +281,7 @@ def execute_all(
             pool.shutdown(wait=False, cancel_futures=True)
     index.write(out)
     if out.resolve() == REPORTS:
-        index.write_readme([run.name for run in RUNS])
+        index.write_readme(STANDARD)
     say(f"index: {out / 'README.md'} and {out / 'index.html'}")
     if errors:
         how = "take them up with `python -m ser_lib reports --failed`"

@@ -158,12 +158,18 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         assert index.honest_table(tmp_path) == ""
         (tmp_path / run).mkdir()
         (tmp_path / run / "metrics.json").write_text(json.dumps({"results": content}))
+    networks = [
+        {"metric": n, "model": m, "protocol": "actors5"} | shares for n in both for m in ("stack", "o")
+    ]
+    (tmp_path / "07_sequence_models").mkdir()
+    (tmp_path / "07_sequence_models" / "metrics.json").write_text(json.dumps({"results": networks}))
     cells = "60.0 % (50.0 to 70.0)"
     assert index.honest_table(tmp_path).splitlines()[2:] == [
         "| people | these clips; neutral and calm are one | | 40.0 % |",
         f"| `n`, served | unheard speakers; neutral and calm are one | | {cells} |",
         f"| `n`, served | unheard speakers | {cells} | {cells} |",
         f"| `n`, served | unheard speakers, each left out in turn | {cells} | {cells} |",
+        f"| `stack` of a network and functionals | unheard speakers | {cells} | {cells} |",
         f"| `m` | unheard; chance 12.5 % | {cells} | {cells} |",
         "",
     ]

@@ -190,7 +190,10 @@ class Steps:
 
     def _ranks(self, step: NormalRanks, x: str) -> str:
         """Between its two neighbouring quantiles; where quantiles are equal, the mean from below and from above."""
-        quantiles, ranks = step.quantiles_.T, step.ranks_  # (n_features, n_quantiles), (n_quantiles,)
+        quantiles, ranks = (
+            step.quantiles_.T.astype(np.float64),
+            step.ranks_,
+        )  # (n_features, n_quantiles), (n_quantiles,)
         n_features, n = quantiles.shape
         gaps = np.diff(quantiles)
         slopes = np.divide(np.diff(ranks), gaps, out=np.zeros_like(gaps), where=gaps > 0)

@@ -127,7 +127,7 @@ def write(out: Path = REPORTS) -> None:
             f"## [{run['name']}]({run['name']}/index.html)",
             f"`{run['notebook']}` with {settings or 'its defaults'}.",
         ]
-        figures = sorted((out / run["name"]).glob("*.png"))
+        figures = sorted((out / run["name"]).glob("*.webp"))
         text += [f"![{figure.stem}]({run['name']}/{figure.name})" for figure in figures]
     markdown = "\n\n".join(text) + "\n"
     _replace(out / "README.md", markdown)

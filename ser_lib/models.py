@@ -64,13 +64,16 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X = np.asarray(X)
         self.n_features_in_ = X.shape[1]
         self.ranks_ = np.linspace(0, 1, min(self.n_quantiles, len(X)))
-        self.quantiles_ = np.maximum.accumulate(np.quantile(X.astype(np.float64), self.ranks_, axis=0))
+        quantiles = np.quantile(X.astype(np.float64), self.ranks_, axis=0)
+        self.quantiles_ = np.maximum.accumulate(quantiles.astype(np.float32))
         return self
 
     def transform(self, X):
         X = np.asarray(X)
         limit = float(-ndtri(RANK_LIMIT))
-        return np.clip(ndtri(np.stack([self._rank(x) for x in X]).astype(X.dtype)), -limit, limit)
+        return np.clip(
+            ndtri(np.stack([self._rank(x) for x in X.astype(np.float64)]).astype(X.dtype)), -limit, limit
+        )
 
     def _rank(self, x: np.ndarray) -> np.ndarray:
         """From 0 to 1; a value that several quantiles share is halfway between the first and the last of them."""

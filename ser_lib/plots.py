@@ -37,7 +37,7 @@ def style() -> None:
     sns.set_theme(style="whitegrid", font_scale=0.9)
     plt.rcParams.update(
         {
-            "figure.dpi": 110,
+            "figure.dpi": 80,
             "savefig.dpi": 130,
             "savefig.bbox": "tight",
             "axes.titleweight": "bold",
@@ -107,7 +107,12 @@ def plot_bands(
     """An image of shape (n_frames, n_bands): time to the right, bands upwards."""
     ax = _axes(ax, 4, 2)
     ax.imshow(
-        bands.T, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0.5, bands.shape[1] + 0.5)
+        bands.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        extent=(0, seconds, 0.5, bands.shape[1] + 0.5),
     )
     ax.set(title=label, xlabel="s", ylabel=ylabel)
     ax.grid(visible=False)

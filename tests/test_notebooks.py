@@ -77,7 +77,7 @@ def test_a_run_leaves_a_page_figures_and_metrics(out, run, figures):
     page = (out / run / "index.html").read_text()
     assert "<script src=" not in page  # the page loads nothing from elsewhere
     assert sys.prefix not in page  # nor does it show a warning with a path of this machine
-    assert {path.stem for path in (out / run).glob("*.png")} == figures
+    assert {path.stem for path in (out / run).glob("*.webp")} == figures
     kept = json.loads((out / run / "metrics.json").read_text())
     assert set(kept["run"]["parameters"]) == set(defaults(kept["run"]["notebook"]))
     assert kept["run"]["status"] == "done"
@@ -122,7 +122,7 @@ def test_the_index_shows_table_and_figures(out):
     text = (out / "README.md").read_text()
     assert "| eight | mlp |" in text
     assert "random split" in text
-    for path in out.glob("*/*.png"):
+    for path in out.glob("*/*.webp"):
         assert f"]({path.parent.name}/{path.name})" in text
         assert f'src="{path.parent.name}/{path.name}"' in (out / "index.html").read_text()
 

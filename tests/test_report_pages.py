@@ -192,8 +192,8 @@ def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
 def test_a_figure_has_twice_its_size_in_256_colours_and_a_text(parsed):
     (image,) = [attributes for tag, attributes in parsed.elements if tag == "img"]
     picture = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
-    assert picture.mode == "P"
-    assert picture.width > 2 * 1300
+    assert picture.convert("RGB").getcolors(256)  # None if there are more
+    assert picture.width > 2 * 1000
     assert [int(image["width"]), int(image["height"])] == [side // 2 for side in picture.size]
     assert image["alt"] == "Figure counts wide: A figure"
 
@@ -272,7 +272,7 @@ def test_wide_things_scroll_in_their_own_box(browser, folder):
     image = "document.querySelector('figure img').getBoundingClientRect().width"
     assert browser.value(image) < 390
     browser.click("figure button")
-    assert browser.value(image) > 1300
+    assert browser.value(image) > 1000
     assert browser.value("document.querySelector('figure button').getAttribute('aria-pressed')") == "true"
     for box in ("figure", ".html", ".text .html", "main pre:not(details pre)"):
         scrolls = f"(({{ scrollWidth, clientWidth }}) => scrollWidth > clientWidth)(document.querySelector('{box}'))"

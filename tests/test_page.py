@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -731,7 +732,7 @@ def test_nothing_inline_and_nothing_from_elsewhere(page_server):
     web = ROOT / "ser_lib" / "web"
     html = (web / "index.html").read_text()
     assert not re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", html)
-    for path in web.iterdir():
+    for path in filter(Path.is_file, web.iterdir()):
         assert not re.findall(
             r"""(?:src|href|url|import|from|fetch)\s*[=(]?\s*["']?(?:https?:)?//\w""", path.read_text()
         )

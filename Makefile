@@ -22,9 +22,11 @@ reports: $(READY)  ## run the notebooks that changed and rebuild reports/ (ARGS=
 test: $(READY)  ## run the tests (ARGS="-k audio")
 	$(RUN) pytest $(ARGS)
 
-lint: $(READY)  ## ruff: lint and format check
+lint: $(READY)  ## ruff (lint, docstrings, format), mypy and codespell
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) codespell_lib
 
 serve: $(READY)  ## the prediction server, http://localhost:8000
 	.venv/bin/python serve.py $(ARGS)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import Any
 
 import click
 import prometheus_client as prometheus
-from flask import Flask, abort, request
+from flask import Flask, Response, abort, request
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, UnprocessableEntity
 
-from ser_lib import audio, bundle, server
+from ser_lib import bundle, decoding, hearing, server
+from ser_lib.answers import as_csv
 from ser_lib.errors import BundleError, SerError
-from ser_lib.listen import as_csv
 
 ABOUT = (
     "name", "version", "created", "estimator", "classes", "training", "headline", "metrics", "intensity", "enrolled",
@@ -38,7 +41,7 @@ def uploads(field: str = "file") -> list[tuple[str, bytes]]:
     ]
 
 
-def create_app(settings: dict | None = None) -> Flask:
+def create_app(settings: dict[str, Any] | None = None) -> Flask:
     """The application around one model, loaded, checked and warm; by default as the environment says.
 
     Raises
@@ -54,30 +57,30 @@ def create_app(settings: dict | None = None) -> Flask:
     app = server.flask_app(__name__, counts, max_bytes=given["max_bytes"])
 
     @app.get("/")
-    def page():
+    def page() -> Response:
         return app.send_static_file("index.html")
 
     @app.get("/openapi.json")
-    def openapi():
+    def openapi() -> Response:
         return app.send_static_file("openapi.json")
 
     @app.get("/health")
-    def health():
+    def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/ready")
-    def ready():
+    def ready() -> dict[str, str]:
         try:
-            model.check()
+            bundle.check(model)
         except BundleError as error:
             raise ServiceUnavailable(str(error)) from error
         return {"status": "ready"}
 
     @app.get("/model")
-    def about():
+    def about() -> dict[str, Any]:
         limits = {
             "max_bytes": given["max_bytes"],
-            "max_seconds": audio.MAX_S,
+            "max_seconds": decoding.MAX_S,
             "max_files": given["max_files"],
         }
         features = {"feature_set": model.config.name, "n_features": len(model.passport["feature_names"])}
@@ -88,11 +91,11 @@ def create_app(settings: dict | None = None) -> Flask:
         )
 
     @app.get("/metrics")
-    def metrics():
+    def metrics() -> ResponseReturnValue:
         return prometheus.generate_latest(counts.registry), {"Content-Type": prometheus.CONTENT_TYPE_LATEST}
 
     @app.post("/predict")
-    def predict():
+    def predict() -> ResponseReturnValue:
         clips, references = uploads(), [content for _, content in uploads("reference")]
         if not clips:
             abort(400, f"no file in a form field 'file'; try: curl -F file=@clip.wav {request.base_url}")
@@ -104,7 +107,7 @@ def create_app(settings: dict | None = None) -> Flask:
                 return hear(*clips[0], references)
             return {"results": [either(hear, name, content, references) for name, content in clips]}
 
-    def single(name, content, references):
+    def single(name: str, content: bytes, references: list[bytes]) -> ResponseReturnValue:
         started = time.perf_counter()
         try:
             answer = model.predict(content, name=name, references=references)
@@ -114,7 +117,7 @@ def create_app(settings: dict | None = None) -> Flask:
         counts.heard(answer["emotion"], answer["abstained"], time.perf_counter() - started)
         return {"file": name, **answer}
 
-    def timeline(name, content, references):
+    def timeline(name: str, content: bytes, references: list[bytes]) -> ResponseReturnValue:
         try:
             windows = list(model.timeline(content, name=name))
         except SerError as error:
@@ -123,10 +126,12 @@ def create_app(settings: dict | None = None) -> Flask:
         if request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv":
             lines = as_csv(windows, model.passport["classes"], ("start_s", "end_s"))
             return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
-        about = {"duration_s": windows[-1]["end_s"], "window_s": bundle.WINDOW_S, "step_s": bundle.STEP_S}
+        about = {"duration_s": windows[-1]["end_s"], "window_s": hearing.WINDOW_S, "step_s": hearing.STEP_S}
         return {"file": name, **about, "windows": windows}
 
-    def either(hear, name, content, references):
+    def either(
+        hear: Callable[..., ResponseReturnValue], name: str, content: bytes, references: list[bytes]
+    ) -> ResponseReturnValue:
         try:
             return hear(name, content, references)
         except HTTPException as error:
@@ -160,7 +165,7 @@ ANY = click.IntRange(1)
 )
 @click.option("--max-bytes", default=20_000_000, type=ANY, show_envvar=True, help="Of an upload.")
 @click.option("--max-files", default=16, type=ANY, show_envvar=True, help="In a request.")
-def main(**settings) -> None:
+def main(**settings: Any) -> None:
     """A page at /, POST /predict; /health, /ready, /model, /metrics and /openapi.json."""
     try:
         app = create_app(settings)

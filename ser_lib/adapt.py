@@ -12,8 +12,8 @@ import pandas as pd
 
 from ser_lib import guard
 from ser_lib.errors import CorpusError
-from ser_lib.evaluate import feature_columns
-from ser_lib.speakers import Speakers
+from ser_lib.hearing import Speakers
+from ser_lib.tables import feature_columns
 
 
 def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
@@ -22,6 +22,12 @@ def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
     It needs no label but every clip to be tested: a user whose past recordings are kept, each emotion
     among them about as often as in training. Its score is no promise for a first clip. With
     `by="corpus"` the same for a whole corpus, which takes out its microphone and room.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"speaker": ["ann", "ann", "ben", "ben"], "level_mean": [-30.0, -20.0, -50.0, -40.0]})
+    >>> transductive(table)["level_mean"].to_list()
+    [-1.0, 1.0, -1.0, 1.0]
     """
     columns = feature_columns(table)
     held = table[guard.originals(table)].groupby(by)[columns]
@@ -37,6 +43,13 @@ def transductive_frames(table: pd.DataFrame, shape: tuple[int, int], by: str = "
     ----------
     shape : (n_frames, n_values)
         Of a clip, as in `features.FRAMES`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"speaker": ["ann", "ben"], "f0_001": [10.0, 20.0], "f0_002": [14.0, 28.0]})
+    >>> transductive_frames(table, shape=(2, 1))[["f0_001", "f0_002"]].to_numpy().round(1)
+    array([[11.2, 24.8],
+           [11.2, 24.8]], dtype=float32)
     """
     frames = table[feature_columns(table)].to_numpy(np.float64).reshape(len(table), *shape)
     held = guard.originals(table)
@@ -58,7 +71,7 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        With neutral clips, so before `evaluate.select` leaves them out.
+        With neutral clips, so before `tables.select` leaves them out.
     n : int
         Clips that each speaker records; drawn at random from the neutral originals.
     seed : int
@@ -73,6 +86,13 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     ------
     CorpusError
         A speaker has fewer than `n` neutral clips.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"clip_id": list("abcd"), "speaker": ["ann", "ann", "ben", "ben"]})
+    >>> table = table.assign(emotion=["neutral", "happy"] * 2, level_mean=[-30.0, -24.0, -40.0, -34.0])
+    >>> enrolled(table, n=1)[["clip_id", "level_mean"]].to_dict("list")
+    {'clip_id': ['b', 'd'], 'level_mean': [8.5, 3.5]}
     """
     columns, drawn = feature_columns(table), neutral_clips(table, n=n, seed=seed)
     kept = table[~guard.origins(table).isin(guard.contents(drawn))].reset_index(drop=True)
@@ -90,6 +110,12 @@ def neutral_clips(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataF
     ------
     CorpusError
         As `enrolled`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"clip_id": list("abc"), "speaker": "ann", "emotion": ["neutral", "happy", "neutral"]})
+    >>> sorted(neutral_clips(table, n=2)["clip_id"])
+    ['a', 'c']
     """
     neutral = table[guard.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
     neutral = neutral[~guard.contents(neutral).duplicated()]
@@ -103,7 +129,14 @@ def neutral_clips(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataF
 
 
 def speakers(neutral: pd.DataFrame) -> Speakers:
-    """What is known of all speakers from a table of neutral clips: the mean of their means, and of their variances."""
+    """What is known of all speakers from a table of neutral clips: the mean of their means, and of their variances.
+
+    Examples
+    --------
+    >>> neutral = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "level_mean": [-32.0, -28.0, -40.0]})
+    >>> speakers(neutral).mean
+    array([-35.])
+    """
     by_speaker = neutral.groupby("speaker")[feature_columns(neutral)]
     variance = by_speaker.var(ddof=1).mean().fillna(0)
     return Speakers(by_speaker.mean().astype(np.float64).mean().to_numpy(), variance.to_numpy(np.float64))
@@ -114,6 +147,12 @@ def relative_level(table: pd.DataFrame) -> pd.DataFrame:
 
     A gain shifts the level, every mel band and, by the square root of the number of bands, the first MFCC
     alike; after this it changes nothing, and how loud a speaker was is no longer known.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"level_p50": [-26.0], "level_p95": [-20.0], "f0_semitone_p50": [36.0]})
+    >>> relative_level(table).to_dict("records")
+    [{'level_p50': -6.0, 'level_p95': 0.0, 'f0_semitone_p50': 36.0}]
     """
     columns = feature_columns(table)
     bands = {name.rsplit("_", 1)[0] for name in columns if name.startswith("mel_")}

@@ -1,4 +1,4 @@
-"""Changes to a waveform that keep its label: copies for training folds, and stress for a trained model.
+"""Changes to a waveform that keep its label: copies for training folds. What else befalls recordings is in `stress`.
 
 A change is called with a waveform (mono float32, shape (n_samples,)), its sample rate in hertz and a
 random generator. It returns a new waveform at the same rate: float32, finite, of another length where
@@ -10,7 +10,6 @@ by the clip, so that Noise(20) and Noise(10) are the same noise at two levels.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,11 +19,10 @@ import scipy.fft
 
 from ser_lib import audio, lld
 from ser_lib.errors import SerError
+from ser_lib.quality import active_level
 
 BAND = 8_000.0  # hertz; noise ends here, so that an SNR means the same at every sample rate
-FRAME_S = 0.02  # seconds; levels are of such frames
 VOICES = 6  # talkers in the babble
-CODED_RATE = 48_000  # hertz; what MP3 and Opus both take
 
 
 class Change:
@@ -40,20 +38,6 @@ class Change:
         raise NotImplementedError
 
 
-def active_level(y: np.ndarray, rate: int) -> float:
-    """Root mean square of the frames less than `lld.ACTIVE_DB` below the loudest: speech without pauses.
-
-    Silence around the speech does not lower it. After the idea of ITU-T P.56, in fixed frames.
-    """
-    power = _frame_power(y, rate)
-    return float(np.sqrt(power[power >= power.max() * 10 ** (-lld.ACTIVE_DB / 10)].mean()))
-
-
-def _frame_power(y: np.ndarray, rate: int) -> np.ndarray:
-    n = int(FRAME_S * rate)
-    return np.square(lld.frames(y, n, n)).mean(axis=1)
-
-
 def _filter(y: np.ndarray, rate: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Filter without delay by an amplitude gain that is a function of hertz."""
     n = scipy.fft.next_fast_len(len(y) + rate // 10, real=True)
@@ -61,23 +45,38 @@ def _filter(y: np.ndarray, rate: int, gain: Callable[[np.ndarray], np.ndarray]) 
     return scipy.fft.irfft(scipy.fft.rfft(y, n) * response, n)[: len(y)]
 
 
-def _to_length(y: np.ndarray, n: int) -> np.ndarray:
+def to_length(y: np.ndarray, n: int) -> np.ndarray:
+    """Cut, or padded with zeros, to `n` samples."""
     return np.pad(y[:n], (0, max(0, n - len(y))))
 
 
-def _check(value: str, known: tuple[str, ...], what: str) -> None:
-    if value not in known:
-        raise SerError(f"{what} {value!r} is unknown; choose one of {', '.join(known)}")
+def known(value: str, choices: tuple[str, ...], what: str) -> None:
+    """Refuse a word that is none of the choices.
+
+    Raises
+    ------
+    SerError
+        Lists them.
+    """
+    if value not in choices:
+        raise SerError(f"{what} {value!r} is unknown; choose one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
 class Speed(Change):
-    """Faster or slower by resampling: tempo, pitch and formants together."""
+    """Faster or slower by resampling: tempo, pitch and formants together.
+
+    Examples
+    --------
+    >>> faster = Speed(1.25)
+    >>> faster.name, faster(np.zeros(16_000, np.float32), 16_000, np.random.default_rng(0)).shape
+    ('speed ×1.25', (12800,))
+    """
 
     factor: float  # above 1: faster and higher
     label = "speed ×{factor:.2f}"
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         import soxr
 
         return soxr.resample(y, rate * self.factor, rate, quality="HQ")
@@ -89,14 +88,21 @@ class Pitch(Change):
 
     The clip is stretched by overlapping pieces where they fit best, then resampled.
     Source: Verhelst & Roelands (1993), WSOLA. A phase vocoder would lose level and blur the pulses.
+
+    Examples
+    --------
+    >>> y = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000).astype(np.float32)
+    >>> higher = Pitch(12)(y, 16_000, np.random.default_rng(0))
+    >>> len(higher), round(float(np.median(lld.pitch(higher, rate=16_000, hop=160)[0])))  # hertz
+    (16000, 400)
     """
 
     semitones: float
     label = "pitch {semitones:+g} semitones"
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         factor = 2 ** (self.semitones / 12)
-        return _to_length(Speed(factor)(_stretch(y, rate, factor), rate, rng), len(y))
+        return to_length(Speed(factor)(_stretch(y, rate, factor), rate, rng), len(y))
 
 
 def _stretch(y: np.ndarray, rate: int, factor: float) -> np.ndarray:
@@ -130,16 +136,23 @@ class Noise(Change):
     `white` is flat. `babble` has the clip's own long-term spectrum and the modulation of six talkers of
     2.5 to 5.5 syllables a second. It is noise of that shape and holds no voices: a sum of independent
     noises, each with its own envelope, is one noise whose power is the sum of theirs.
+
+    Examples
+    --------
+    >>> y = np.sin(np.arange(16_000, dtype=np.float32) / 20)
+    >>> noise = Noise(10, "babble")(y, 16_000, np.random.default_rng(0)) - y
+    >>> round(float(20 * np.log10(y.std() / noise.std())), 1)  # decibels
+    10.0
     """
 
     snr_db: float  # decibels, active speech over noise
     kind: str = "white"  # or "babble"
     label = "{kind} noise {snr_db:g} dB"
 
-    def __post_init__(self):
-        _check(self.kind, ("white", "babble"), "noise")
+    def __post_init__(self) -> None:
+        known(self.kind, ("white", "babble"), "noise")
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         noise = rng.standard_normal(len(y), dtype=np.float32)
         shape = np.ones(2)
         if self.kind == "babble":
@@ -158,37 +171,33 @@ class Noise(Change):
 
 @dataclass(frozen=True)
 class Tilt(Change):
-    """A brighter or darker microphone: a gain that is 0 dB at 1 kHz and level below 50 Hz, above 16 kHz."""
+    """A brighter or darker microphone: a gain that is 0 dB at 1 kHz and level below 50 Hz, above 16 kHz.
+
+    Examples
+    --------
+    >>> y = np.sin(2 * np.pi * 2000 * np.arange(16_000) / 16_000).astype(np.float32)  # an octave above 1 kHz
+    >>> darker = Tilt(-3)(y, 16_000, np.random.default_rng(0))
+    >>> round(float(20 * np.log10(darker.std() / y.std())), 1)
+    -3.0
+    """
 
     db_per_octave: float  # above 0: brighter
     label = "tilt {db_per_octave:+g} dB/octave"
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         octaves = self.db_per_octave / 20
         return _filter(y, rate, lambda hertz: 10 ** (octaves * np.log2(np.clip(hertz, 50, 16_000) / 1000)))
 
 
 @dataclass(frozen=True)
 class Gain(Change):
-    """Louder or softer. Nothing is cut off at full scale; `Clip` does that."""
+    """Louder or softer. Nothing is cut off at full scale; `stress.Clip` does that."""
 
     db: float
     label = "gain {db:+g} dB"
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         return y * np.float32(10 ** (self.db / 20))
-
-
-@dataclass(frozen=True)
-class Clip(Change):
-    """Cut off whatever exceeds a share of the peak, as an overdriven input does."""
-
-    share: float  # of the clip's peak amplitude, 0 to 1
-    label = "clipped at {share:.0%} of the peak"
-
-    def __call__(self, y, rate, rng):
-        limit = np.float32(self.share) * np.abs(y).max()
-        return np.clip(y, -limit, limit)
 
 
 @dataclass(frozen=True)
@@ -197,12 +206,12 @@ class Telephone(Change):
 
     label = "telephone"
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         from scipy.signal import butter, sosfilt
 
         line = butter(6, (300, 3400), "bandpass", fs=8_000, output="sos").astype(np.float32)
         heard = sosfilt(line, audio.resample(y, rate, 8_000))
-        return _to_length(audio.resample(heard, 8_000, rate), len(y))
+        return to_length(audio.resample(heard, 8_000, rate), len(y))
 
 
 @dataclass(frozen=True)
@@ -211,13 +220,20 @@ class Room(Change):
 
     Every clip gets a room of its own. The tail past the end of the clip is left out.
     Source: Moorer (1979), About this reverberation business.
+
+    Examples
+    --------
+    >>> click = np.eye(1, 16_000, dtype=np.float32)[0]
+    >>> heard = Room(0.3, 5)(click, 16_000, np.random.default_rng(0))
+    >>> round(float(-10 * np.log10(np.square(heard[1:]).sum())), 1)  # decibels, the click over its echo
+    5.0
     """
 
     rt60_s: float  # seconds in which the reverberation falls by 60 dB
     drr_db: float  # decibels, direct over reverberant energy
     label = "room {rt60_s:g} s, {drr_db:+g} dB direct"
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         from scipy.signal import oaconvolve
 
         time = np.arange(1, int(self.rt60_s * rate) + 1) / rate
@@ -225,68 +241,6 @@ class Room(Change):
         echo *= (10 ** (-3 * time / self.rt60_s) * (time > 0.0025)).astype(np.float32)
         echo *= np.float32(10 ** (-self.drr_db / 20) / np.sqrt(np.square(echo).sum()))
         return oaconvolve(y, np.concatenate([np.ones(1, np.float32), echo]))[: len(y)]
-
-
-@dataclass(frozen=True)
-class Silence(Change):
-    """A pause at the end: noise at the level of the clip's quietest frames."""
-
-    seconds: float
-    label = "{seconds:g} s of silence at the end"
-
-    def __call__(self, y, rate, rng):
-        floor = np.sqrt(np.percentile(_frame_power(y, rate), 5)).astype(np.float32)
-        pause = rng.standard_normal(int(self.seconds * rate), dtype=np.float32) * floor
-        return np.concatenate([y, pause])
-
-
-@dataclass(frozen=True)
-class Half(Change):
-    """One half of the clip."""
-
-    which: str = "first"  # or "second"
-    label = "{which} half"
-
-    def __post_init__(self):
-        _check(self.which, ("first", "second"), "half")
-
-    def __call__(self, y, rate, rng):
-        middle = len(y) // 2
-        return (y[:middle] if self.which == "first" else y[middle:]).copy()
-
-
-@dataclass(frozen=True)
-class Codec(Change):
-    """Encoded at 48 kHz and decoded again, in memory; the container tells the delay, which is taken out.
-
-    Opus lies in WebM, as browsers record it.
-    """
-
-    codec: str  # "mp3" or "opus"
-    kbps: int  # kilobits a second, 1000 bits each
-
-    def __post_init__(self):
-        _check(self.codec, ("mp3", "opus"), "codec")
-
-    @property
-    def name(self) -> str:
-        return f"{'MP3' if self.codec == 'mp3' else 'Opus'} {self.kbps} kb/s"
-
-    def __call__(self, y, rate, rng):
-        import av
-
-        encoder, container = {"mp3": ("libmp3lame", "mp3"), "opus": ("libopus", "webm")}[self.codec]
-        file = io.BytesIO()
-        with av.open(file, "w", format=container) as out:
-            stream = out.add_stream(encoder, rate=CODED_RATE, layout="mono")
-            stream.bit_rate = 1000 * self.kbps
-            samples = np.ascontiguousarray(audio.resample(y, rate, CODED_RATE)[None])
-            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            frame.sample_rate = CODED_RATE
-            out.mux(stream.encode(frame))
-            out.mux(stream.encode(None))
-        heard, back = audio.decode(file.getvalue(), name=self.name)
-        return _to_length(audio.resample(audio.mix_down(heard), back, rate), len(y))
 
 
 @dataclass(frozen=True)
@@ -299,7 +253,7 @@ class Chain(Change):
     def name(self) -> str:
         return " + ".join(change.name for change in self.changes)
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         for change in self.changes:
             y = change(y, rate, rng)
         return y
@@ -311,12 +265,19 @@ class Microphone(Change):
 
     A room (for half of the clips), a colour of the microphone, white or babble noise (for most), a
     telephone line (for a few) and a level.
+
+    Examples
+    --------
+    >>> y = np.sin(np.arange(16_000, dtype=np.float32) / 20)
+    >>> a, again, b = (Microphone(take)(y, 16_000, np.random.default_rng(0)) for take in (0, 0, 1))
+    >>> bool((a == again).all()), bool((a == b).all())
+    (True, False)
     """
 
     take: int = 0  # another take is another draw
     label = "another microphone, take {take}"
 
-    def __call__(self, y, rate, rng):
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         rng = rng.spawn(self.take + 1)[self.take]
         room, noise, line = rng.random(3)
         changes: list[Change] = [Tilt(rng.uniform(-3, 3))]
@@ -334,10 +295,3 @@ SPEEDS: tuple[Change, ...] = (Speed(0.88), Speed(1.12))
 
 # What the served model is trained with, beside the clips as they were recorded.
 TRAINING: tuple[Change, ...] = (*SPEEDS, Microphone())
-
-# What notebook 06 puts a model to.
-STRESS: tuple[Change, ...] = (
-    *(Noise(snr_db, kind) for kind in ("white", "babble") for snr_db in (20, 10, 5)),
-    Gain(20), Gain(-20), Clip(0.5), Clip(0.2), Telephone(), Codec("mp3", 64), Codec("opus", 24),
-    Silence(2), Half(),
-)  # fmt: skip

@@ -27,7 +27,17 @@ from unittest import mock
 import numpy as np
 import soundfile
 
-from ser_lib import ROOT, audio, bench_report, bench_server, bundle, corpus, features, lld
+from ser_lib import (
+    ROOT,
+    audio,
+    bench_report,
+    bench_server,
+    bundle,
+    corpus,
+    decoding,
+    functionals,
+    lld,
+)
 from ser_lib.errors import BundleError
 from ser_lib.features import FeatureConfig, extract
 from ser_lib.growth import growth
@@ -35,12 +45,12 @@ from ser_lib.growth import growth
 CLASSIC, FULL = FeatureConfig("classic"), FeatureConfig("full")
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 STAGES = {
-    "decode": (audio, "decode"), "resample": (audio, "resample"), "trim": (audio, "trim"),
+    "decode": (decoding, "decode"), "resample": (audio, "resample"), "trim": (audio, "trim"),
     "STFT": (lld, "magnitudes"), "decibels of bands": (lld, "power_db"), "cepstrum": (lld, "cepstrum"),
     "pitch": (lld, "pitch"), "spectral shape": (lld, "spectral_shape"), "contrast": (lld, "contrast"),
     "chroma": (lld, "chroma"), "zero crossings": (lld, "zero_crossings"), "harmonics": (lld, "harmonic_levels"),
-    "functionals": (features, "functionals"), "timing": (features, "_timing"),
-    "correlations": (features, "correlations"),
+    "functionals": (functionals, "statistics"), "timing": (functionals, "timing"),
+    "correlations": (functionals, "correlations"),
 }  # fmt: skip
 
 
@@ -70,11 +80,11 @@ def sides(files: Sequence[str]) -> dict[str, Callable[[str], Any]]:
         return tutorial(y if y.ndim == 1 else y.mean(axis=1), rate)
 
     def floor(path: str) -> np.ndarray:
-        raw, rate = audio.decode(path)
+        raw, rate = decoding.decode(path)
         y = audio.resample(audio.mix_down(raw), rate, FULL.audio.sample_rate)
         return lld.magnitudes(y, n_fft=FULL.n_fft, hop=FULL.hop)
 
-    found = {
+    found: dict[str, Callable[[str], Any]] = {
         "classic, from the file": lambda path: extract(audio.load(path), CLASSIC),
         "tutorials, from the file": tutorial_file,
         "classic, from the waveform": lambda path: extract(heard[path], CLASSIC),
@@ -116,8 +126,8 @@ def profile(files: Sequence[str], *, rounds: int) -> dict[str, float]:
     rows: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, float] = defaultdict(float)
 
-    def timed(name: str, function: Callable) -> Callable:
-        def call(*args, **kwargs):
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             start = time.process_time()
             result = function(*args, **kwargs)
             spent[name] += time.process_time() - start
@@ -142,7 +152,7 @@ def profile(files: Sequence[str], *, rounds: int) -> dict[str, float]:
 # --- what runs in processes of its own -------------------------------------------------------------
 
 
-def warm(files: list[str], rounds: int) -> dict:
+def warm(files: list[str], rounds: int) -> dict[str, Any]:
     """All sides and the profile on one core, in a process that started with `ONE_THREAD`."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -153,7 +163,7 @@ def warm(files: list[str], rounds: int) -> dict:
     }
 
 
-def extraction(source: str, n_jobs: int) -> dict:
+def extraction(source: str, n_jobs: int) -> dict[str, Any]:
     """Seconds to write the `full` table of a corpus, and to do so once more; peak memory of the processes in MB.
 
     The first time the processes are started, the second time they are there.
@@ -181,7 +191,7 @@ def extraction(source: str, n_jobs: int) -> dict:
     return found
 
 
-def child(work: Callable[..., dict], **arguments: Any) -> dict:
+def child(work: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
     """`work(**arguments)` in a new process of one thread."""
     command = [sys.executable, "-m", "ser_lib.bench", work.__name__, json.dumps(arguments)]
     environment = os.environ | ONE_THREAD
@@ -260,7 +270,7 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
     with tempfile.TemporaryDirectory() as scratch:
         real = None if quick else corpus.find_audio()
         source = (real or write_speech(Path(scratch), 6 if quick else 240)).resolve()
-        files = sorted(str(path) for path in source.rglob("*") if path.suffix in corpus.SUFFIXES)
+        files = sorted(map(str, corpus.recordings(source)))
         sample = files[:: max(1, len(files) // clips)][:clips]
         found = {"clips": len(sample), "kind": Path(sample[0]).suffix[1:], "real": real is not None}
         found |= child(warm, files=sample, rounds=rounds) | {"cold": cold(sample[0], model, starts)}

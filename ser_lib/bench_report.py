@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from ser_lib import bench_server, plots
+from ser_lib.score_plots import MODEL_COLOURS
 
 LIBRARIES = ("numpy", "scipy", "soundfile", "soxr", "librosa", "opensmile", "scikit-learn")
 ASKED = (  # ours, the other side, at most this share of its time
@@ -36,7 +39,7 @@ def compared(times: dict[str, float]) -> list[tuple[str, str, float, float | Non
     ]
 
 
-def markdown(found: dict) -> str:
+def markdown(found: dict[str, Any]) -> str:
     """The report's text from what `run` has measured."""
     times, stages = found["sides"], found["stages"]
     rows = []
@@ -75,7 +78,7 @@ def markdown(found: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _corpus_parts(runs: Sequence[tuple[int, dict]]) -> list[str]:
+def _corpus_parts(runs: Sequence[tuple[int, dict[str, Any]]]) -> list[str]:
     """The section on a corpus from disk; turns with the same number of processes are averaged."""
     mean = {
         n: {key: statistics.mean(run[key] for m, run in runs if m == n) for key in runs[0][1]} for n in (1, 2)
@@ -94,7 +97,7 @@ def _corpus_parts(runs: Sequence[tuple[int, dict]]) -> list[str]:
     ]
 
 
-def _growth_parts(runs: Sequence[dict]) -> list[str]:
+def _growth_parts(runs: Sequence[dict[str, Any]]) -> list[str]:
     """The section on archives of growing size."""
     rows = [
         (f"{run['clips']:,}", *(f"{run[key]:.0f}" for key in ("seconds", "peak_mib", "own_mib")))
@@ -128,11 +131,11 @@ def _machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(here)}"
 
 
-def figure(found: dict, path: Path) -> None:
+def figure(found: dict[str, Any], path: Path) -> None:
     """Draw both sides and the stages beside each other."""
-    plots.plt.switch_backend("agg")
+    plt.switch_backend("agg")
     plots.style()
-    fig, axes = plots.plt.subplots(1, 3, figsize=(16, 4.2), width_ratios=(5, 5, 3))
+    fig, axes = plt.subplots(1, 3, figsize=(16, 4.2), width_ratios=(5, 5, 3))
     ours = [name.startswith(("classic", "full")) for name in found["sides"]]
     for ax, what, title, mine in (
         (axes[0], "sides", "Both sides", ours),
@@ -142,12 +145,12 @@ def figure(found: dict, path: Path) -> None:
         _draw_times(ax, times, mine, title=title)
     _draw_growth(axes[2], found["growth"], title="A growing archive")
     fig.savefig(path)
-    plots.plt.close(fig)
+    plt.close(fig)
 
 
 def _draw_times(ax: Axes, times: dict[str, float], ours: Sequence[bool], *, title: str) -> None:
     """One bar a name, with its number of milliseconds; what is ours in the network's colour, the rest grey."""
-    shades = [plots.MODEL_COLOURS["mlp"] if mine else plots.MODEL_COLOURS["majority"] for mine in ours]
+    shades = [MODEL_COLOURS["mlp"] if mine else MODEL_COLOURS["majority"] for mine in ours]
     bars = ax.barh(list(times), list(times.values()), color=shades, height=0.7)
     ax.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
     ax.invert_yaxis()
@@ -156,15 +159,13 @@ def _draw_times(ax: Axes, times: dict[str, float], ours: Sequence[bool], *, titl
     ax.grid(axis="y", visible=False)
 
 
-def _draw_growth(ax: Axes, runs: Sequence[dict], *, title: str) -> None:
+def _draw_growth(ax: Axes, runs: Sequence[dict[str, Any]], *, title: str) -> None:
     """Seconds (left) and peak memory (right) over the number of clips."""
     clips = [run["clips"] for run in runs]
-    ax.loglog(
-        clips, [run["seconds"] for run in runs], "o-", color=plots.MODEL_COLOURS["mlp"], label="seconds"
-    )
+    ax.loglog(clips, [run["seconds"] for run in runs], "o-", color=MODEL_COLOURS["mlp"], label="seconds")
     other = ax.twinx()
     memory = [run["peak_mib"] for run in runs]
-    other.plot(clips, memory, "s--", color=plots.MODEL_COLOURS["xgboost"], label="peak memory, MiB")
+    other.plot(clips, memory, "s--", color=MODEL_COLOURS["xgboost"], label="peak memory, MiB")
     other.set_ylim(0, 1.5 * max(memory, default=1))
     other.grid(visible=False)
     ax.set(xlabel="clips", ylabel="seconds", title=title)

@@ -7,24 +7,27 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ser_lib import ROOT, bundle
 from ser_lib.errors import BundleError
+from ser_lib.hearing import Bundle
 
 CLIENTS = 32
 THREADS = 2  # clips heard at once under many clients
 
 
 @contextmanager
-def running(model: Path, **settings: object):
+def running(model: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server's process and address; SystemExit if it does not start."""
     environment = {f"SER_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
@@ -33,6 +36,7 @@ def running(model: Path, **settings: object):
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stderr is not None  # a pipe
     try:
         address = next((line.split()[-1] for line in process.stderr if "Serving on" in line), None)
         if address is None:
@@ -52,7 +56,7 @@ def post(connection: HTTPConnection, clip: bytes) -> int:
     return response.status
 
 
-def measure(clip: bytes, model: Path, n: int) -> dict | None:
+def measure(clip: bytes, model: Path, n: int) -> dict[str, Any] | None:
     """Seconds, ratios and memory, of `n` requests or a part of them; None if the model cannot be loaded.
 
     Returns
@@ -73,7 +77,7 @@ def measure(clip: bytes, model: Path, n: int) -> dict | None:
         return found | _many(process.pid, address, clip, n)
 
 
-def _turns(model: bundle.Bundle, clip: bytes, address: str, n: int) -> dict:
+def _turns(model: Bundle, clip: bytes, address: str, n: int) -> dict[str, Any]:
     connection, called, served = HTTPConnection(address, timeout=60), [], []
     for _ in range(n):
         start = time.perf_counter()
@@ -100,7 +104,7 @@ def _ask(job: tuple[str, bytes, int]) -> list[int]:
     return [post(connection, clip) for _ in range(n)]
 
 
-def _many(pid: int, address: str, clip: bytes, n: int) -> dict:
+def _many(pid: int, address: str, clip: bytes, n: int) -> dict[str, Any]:
     statuses, memory = [], []
     with ThreadPoolExecutor(CLIENTS) as pool:
         for _ in range(10):
@@ -120,7 +124,7 @@ def _resident_mb(pid: int) -> float:
     )
 
 
-def lines(found: dict) -> list[str]:
+def lines(found: dict[str, Any]) -> list[str]:
     """The section of `bench.md`."""
     called, served = statistics.median(found["called"]), statistics.median(found["served"])
     p99 = float(np.quantile(found["served"], 0.99))

@@ -1,9 +1,9 @@
-"""The chosen model and its passport: save, verify, load, predict.
+"""The chosen model and its passport: save, verify, load.
 
 `models/<name>.pkl` holds the fitted pipelines; `models/<name>.json`, its passport, says what they are:
 SHA-256 of the pickle, library versions, class order, feature configuration, training data, metrics, and
 what three synthesised clips (`golden_clips`) must be heard as. `load` checks all of them. Since a pickle
-can run code, it is read only if its hash is the passport's, and then only names in `pickles` are loaded.
+can run code, it is read only if its hash is the passport's, and then only names in `ALLOWED` are loaded.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import dataclasses
 import io
 import json
 import pickle
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import ROOT, __version__, audio, calibration, pickles, quality
+from ser_lib import ROOT, __version__
 from ser_lib.audio import AudioConfig
-from ser_lib.errors import AudioError, BundleError, SerError
-from ser_lib.features import FeatureConfig, extract, feature_names
-from ser_lib.speakers import Speakers
+from ser_lib.errors import BundleError, SerError
+from ser_lib.features import FeatureConfig, feature_names
+from ser_lib.hearing import Bundle, Speakers, Typical
 
 DEFAULT = ROOT / "models" / "ser.json"
 BOOSTER = "xgboost-cpu"
@@ -37,190 +35,25 @@ REQUIRED = (
 RETRAIN = "train it again from the shipped tables with `python -m ser_lib retrain`"
 CHOOSE = "choose and train it anew with `python -m ser_lib reports --notebook 04`"
 GOLDEN_TOLERANCE = 0.005  # of a probability; processors differ in the last bits of a feature
-WINDOW_S, STEP_S = 3.0, 1.5  # seconds, of `Bundle.timeline`; clips of RAVDESS have about two seconds of sound
 
-
-@dataclass(frozen=True)
-class Typical:
-    """The training clips by feature, shapes (n_features,), and how far from their mean the farthest hundredth is."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-    far: float = 1.0
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Typical:
-        """Of training clips, shape (n_clips, n_features)."""
-        found = cls(values.mean(axis=0), values.std(axis=0))
-        return dataclasses.replace(found, far=float(np.quantile(found.distance(values), 0.99)))
-
-    def distance(self, values: np.ndarray) -> np.ndarray:
-        """Root mean square of the standardised features, 1 at the farthest hundredth; shape (n_clips,)."""
-        z = (values - self.mean) / np.where(self.deviation > 0, self.deviation, np.inf)
-        return np.sqrt(np.square(z).mean(axis=1)) / self.far
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A verified model, ready to predict.
-
-    Attributes
-    ----------
-    models : dict of estimators
-        ``emotion`` and, where they were trained, ``intensity`` and ``enrolled`` (of the emotion, on features
-        relative to the speaker's neutral clips): each with `predict_proba` over `passport["feature_names"]`.
-    passport : dict
-        As in the JSON file.
-    config : FeatureConfig
-        What the models' features are.
-    typical : Typical
-        Of the training clips.
-    speakers : Speakers, optional
-        What ``enrolled`` needs.
-    """
-
-    models: dict[str, Any]
-    passport: dict
-    config: FeatureConfig
-    typical: Typical
-    speakers: Speakers | None = None
-
-    def predict(
-        self, source: audio.Source, *, name: str | None = None, references: Sequence[audio.Source] = ()
-    ) -> dict:
-        """Hear one clip.
-
-        Parameters
-        ----------
-        source : path, bytes or binary file object
-        name : str, optional
-            What messages call the clip.
-        references : sequence of sources
-            Neutral clips of the same speaker: what the ``enrolled`` model hears relative to them counts as
-            much as what ``emotion`` hears.
-
-        Returns
-        -------
-        dict
-            `emotion`, `confidence` (calibrated, 0 to 1), `probabilities` by emotion (summing to 1),
-            `prediction_set` (the emotions among which the true one is nine times in ten, likeliest first),
-            `abstained` (whether the confidence is below the threshold at which four in five are right) and the
-            `reason`, `intensity` (probabilities of normal and strong, where there is a model of it), `heard`
-            (`quality.describe`, and the `distance` from the training clips: 1 at their farthest hundredth),
-            `warnings` in words, `model` with its name and version.
-
-        Raises
-        ------
-        AudioError
-            As `audio.load`, of the clip or a reference.
-        SerError
-            References, and the model has no ``enrolled``.
-        """
-        name = name or audio.name_of(source)
-        raw, rate = audio.decode(source, name=name)
-        clip = audio.prepare(raw, rate, self.config.audio, name=name)
-        x = self._features(clip)
-        heard = quality.describe(raw, rate, clip) | {"distance": round(float(self.typical.distance(x)[0]), 2)}
-        answer = self._emotion(x, self._neutral(references))
-        if "intensity" in self.models:
-            answer["intensity"] = self._probabilities("intensity", self.models["intensity"].predict_proba(x))
-        about = {key: self.passport[key] for key in ("name", "version", "created")}
-        return answer | {"heard": heard, "warnings": quality.warnings(heard), "model": about}
-
-    def timeline(self, source: audio.Source, *, name: str | None = None) -> Iterator[dict]:
-        """Hear a long recording in overlapping windows, in memory that does not grow with its length.
-
-        Yields
-        ------
-        dict
-            `start_s`, `end_s` and, of that window, `emotion`, `confidence`, `probabilities`, `abstained`; an
-            `emotion` of None and `silent` where it holds no sound.
-
-        Raises
-        ------
-        AudioError
-            As `audio.blocks`, or some samples are not numbers.
-        """
-        name = name or audio.name_of(source)
-        rate = self.config.audio.sample_rate
-        size, step = int(WINDOW_S * rate), int(STEP_S * rate)
-        held, start = np.empty(0, np.float32), 0
-        for part in audio.stream(source, self.config.audio, name=name):
-            held = np.concatenate([held, part])
-            while len(held) >= size:
-                yield self._window(held[:size], start / rate, name)
-                held, start = held[step:], start + step
-        if start == 0 or len(held) > size - step:  # what no window has heard
-            yield self._window(held, start / rate, name)
-
-    def _window(self, samples: np.ndarray, start_s: float, name: str) -> dict:
-        rate = self.config.audio.sample_rate
-        about = {"start_s": round(start_s, 2), "end_s": round(start_s + len(samples) / rate, 2)}
-        if not np.isfinite(samples).all():
-            raise AudioError(f"{name}: some samples are not numbers (NaN or infinite); export the clip again")
-        try:
-            clip = audio.prepare(samples[:, None], rate, self.config.audio, name=name)
-        except AudioError:  # silent, or next to it
-            return about | {"emotion": None, "silent": True}
-        answer = self._emotion(self._features(clip))
-        return about | {key: answer[key] for key in ("emotion", "confidence", "probabilities", "abstained")}
-
-    def _features(self, clip: audio.Audio) -> np.ndarray:
-        row = extract(clip, self.config)
-        return np.array([[row[name] for name in self.passport["feature_names"]]], np.float32)
-
-    def _neutral(self, references: Sequence[audio.Source]) -> np.ndarray | None:
-        if not references:
-            return None
-        if self.speakers is None:
-            raise SerError("this model was not trained for reference clips; send the clip without them")
-        clips = (audio.load(source, self.config.audio) for source in references)
-        return np.concatenate([self._features(clip) for clip in clips])
-
-    def _emotion(self, x: np.ndarray, neutral: np.ndarray | None = None) -> dict:
-        if neutral is None or self.speakers is None:
-            p = self._probabilities("emotion", self.models["emotion"].predict_proba(x))
-        else:
-            near = self.models["enrolled"].predict_proba(self.speakers.relative_to(neutral, x))
-            p = self._probabilities(
-                "enrolled", calibration.log_mean([self.models["emotion"].predict_proba(x), near])
-            )
-        ranked = sorted(p, key=p.__getitem__, reverse=True)
-        best, widest, least = ranked[0], self.passport["conformal"]["0.9"], self.passport["abstain_below"]
-        unsure = p[best] < least
-        return {
-            "emotion": best,
-            "confidence": p[best],
-            "probabilities": p,
-            "prediction_set": [label for label in ranked if label == best or 1 - p[label] <= widest],
-            "abstained": unsure,
-            "reason": f"confidence {p[best]:.2f}; four answers in five are right from {least:.2f} on"
-            if unsure
-            else None,
-        }
-
-    def _probabilities(self, what: str, raw: np.ndarray) -> dict[str, float]:
-        """The calibrated probability of each class of a model, from what it says of one clip."""
-        p = calibration.sharpen(raw, self.passport["temperatures"][what])[0]
-        labels = self.models[what].classes_
-        return {str(label): round(float(value), 8) for label, value in zip(labels, p, strict=True)}
-
-    def check(self) -> None:
-        """Hear the golden clips again.
-
-        Raises
-        ------
-        BundleError
-            A probability is not that of the passport.
-        """
-        for clip, expected in zip(golden_clips(), self.passport["golden"], strict=True):
-            found = self.predict(clip, name="golden clip")["probabilities"]
-            for label, p in expected.items():
-                if not abs(found.get(label, np.nan) - p) <= GOLDEN_TOLERANCE:
-                    raise BundleError(
-                        f"{self.passport['name']}: a golden clip is {label} with {found.get(label)}, the passport says {p}; "
-                        f"features or libraries differ; {RETRAIN}"
-                    )
+# Of what a pickle may be made.
+ALLOWED = {
+    "numpy": {"dtype", "ndarray"},
+    "numpy._core.multiarray": {"scalar", "_reconstruct"},
+    "numpy._core.numeric": {"_frombuffer"},
+    "numpy.random._mt19937": {"MT19937"},
+    "numpy.random._pickle": {"__bit_generator_ctor", "__randomstate_ctor"},
+    "ser_lib.models": {"Balanced", "NormalRanks", "WhitenedRegression", "WithinClassWhitening"},
+    "sklearn.dummy": {"DummyClassifier"},
+    "sklearn.linear_model._logistic": {"LogisticRegression"},
+    "sklearn.neural_network._multilayer_perceptron": {"MLPClassifier"},
+    "sklearn.neural_network._stochastic_optimizers": {"AdamOptimizer"},
+    "sklearn.pipeline": {"Pipeline"},
+    "sklearn.preprocessing._data": {"StandardScaler"},
+    "sklearn.preprocessing._label": {"LabelBinarizer"},
+    "xgboost.core": {"Booster"},
+    "xgboost.sklearn": {"XGBClassifier"},
+}
 
 
 def golden_clips() -> list[bytes]:
@@ -242,6 +75,24 @@ def golden_clips() -> list[bytes]:
         soundfile.write(out, level * (buzz + breath * noise), rate, format="WAV", subtype="PCM_16")
         found.append(out.getvalue())
     return found
+
+
+def check(model: Bundle) -> None:
+    """Let a model hear the golden clips again.
+
+    Raises
+    ------
+    BundleError
+        A probability is not that of the passport.
+    """
+    for clip, expected in zip(golden_clips(), model.passport["golden"], strict=True):
+        found = model.predict(clip, name="golden clip")["probabilities"]
+        for label, p in expected.items():
+            if not abs(found.get(label, np.nan) - p) <= GOLDEN_TOLERANCE:
+                raise BundleError(
+                    f"{model.passport['name']}: a golden clip is {label} with {found.get(label)}, the passport says {p}; "
+                    f"features or libraries differ; {RETRAIN}"
+                )
 
 
 def versions() -> dict[str, str]:
@@ -267,7 +118,7 @@ def save(
     created: str,
     speakers: Speakers | None = None,
     **about: Any,
-) -> dict:
+) -> dict[str, Any]:
     """Write `path` (the passport, .json) and the pickle beside it; return the passport.
 
     Parameters
@@ -327,6 +178,13 @@ def load(path: str | Path = DEFAULT) -> Bundle:
         Missing or unreadable files, a pickle whose hash is not the passport's or that names anything
         beside the parts of a model, other library versions, features that this `ser_lib` computes
         differently, or golden clips that are heard differently.
+
+    Examples
+    --------
+    >>> model = load()  # the one that is shipped
+    >>> answer = model.predict(golden_clips()[0], name="buzz")
+    >>> list(answer)[:5]
+    ['emotion', 'confidence', 'probabilities', 'prediction_set', 'abstained']
     """
     path = Path(path)
     passport = read_passport(path)
@@ -352,7 +210,7 @@ def load(path: str | Path = DEFAULT) -> Bundle:
     if config.hash != passport["feature_hash"] or list(feature_names(config)) != passport["feature_names"]:
         raise BundleError(f"{path}: its features are not those of this ser_lib; {CHOOSE}")
     try:
-        parts = pickles.loads(content)
+        parts = unpickled(content)
         known = parts["speakers"]
         loaded = Bundle(
             parts["models"],
@@ -363,17 +221,46 @@ def load(path: str | Path = DEFAULT) -> Bundle:
         )
     except (pickle.UnpicklingError, KeyError, TypeError) as error:
         raise BundleError(f"{path.with_suffix('.pkl')}: {error}; it is not loaded; {RETRAIN}") from error
-    loaded.check()
+    check(loaded)
     return loaded
 
 
-def read_passport(path: Path) -> dict:
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in ALLOWED.get(module, ()):
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a model")
+        return super().find_class(module, name)
+
+
+def unpickled(content: bytes) -> Any:
+    """As `pickle.loads`, for the parts of models; what `ALLOWED` does not name is not loaded, so it cannot run.
+
+    Raises
+    ------
+    pickle.UnpicklingError
+        Another name, or not a pickle.
+    """
+    try:
+        return _Unpickler(io.BytesIO(content)).load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # whatever a damaged pickle does
+        raise pickle.UnpicklingError(f"not a pickle of a model ({type(error).__name__})") from error
+
+
+def read_passport(path: Path) -> dict[str, Any]:
     """What a passport says, with nothing of it checked but that it is one.
 
     Raises
     ------
     BundleError
         Missing, unreadable or not a passport.
+
+    Examples
+    --------
+    >>> passport = read_passport(DEFAULT)
+    >>> passport["name"], passport["feature_config"]["name"]
+    ('ser', 'full')
     """
     try:
         passport = json.loads(_read(path, CHOOSE))

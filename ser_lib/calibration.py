@@ -1,27 +1,26 @@
 """How sure a model may be: temperature, reliability, prediction sets, and when to abstain.
 
-Probabilities have shape (n_clips, n_labels) and come from out-of-fold predictions; those of training
-clips would say 1. What is fitted here is fitted on training speakers: `nested` takes the outer
-predictions and, for each outer fold, inner ones (`evaluate.inner_predictions`) of its training clips.
+Probabilities, shape (n_clips, n_labels), are of out-of-fold predictions. What is fitted here is fitted on training
+speakers: `nested` takes outer predictions and, by outer fold, inner ones (`evaluate.inner_predictions`) of its training clips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from ser_lib.errors import ContaminationError
+from ser_lib.errors import ContaminationError, SerError
 from ser_lib.metrics import probabilities
 
 TINY = 1e-12
 LEAST = 1e-6  # probability in an average of logarithms, so that one model alone cannot rule a class out
 
 
-# --- temperature -----------------------------------------------------------------------------------
+# --- several models as one -------------------------------------------------------------------------
 
 
 def log_mean(ps: Sequence[np.ndarray]) -> np.ndarray:
@@ -29,8 +28,57 @@ def log_mean(ps: Sequence[np.ndarray]) -> np.ndarray:
     return softmax(np.mean([np.log(np.maximum(p, LEAST)) for p in ps], axis=0), axis=1)
 
 
+def averaged(parts: Iterable[pd.DataFrame], name: str) -> pd.DataFrame:
+    """One prediction a clip from several models: their mean log-probability, each part counting the same.
+
+    Parameters
+    ----------
+    parts : iterable of DataFrame
+        Predictions tables of the same clips, protocol and folds; in a part, all models and seeds count the same.
+    name : str
+        Of the average, as a model.
+
+    Returns
+    -------
+    DataFrame
+        A predictions table of the first part's clips, with seed 0.
+
+    Raises
+    ------
+    SerError
+        The parts are not of the same clips, folds and emotions.
+    """
+    parts = list(parts)
+    about = parts[0].drop_duplicates("clip_id").set_index("clip_id")
+    scores = [column for column in about if column.startswith("p_")]
+    total = np.zeros((len(about), len(scores)))
+    for part in parts:
+        folds = part.drop_duplicates("clip_id").set_index("clip_id")["fold"]
+        if not folds.reindex(about.index).eq(about["fold"]).all() or len(folds) != len(about):
+            raise SerError(f"{name}: predictions of other clips or folds cannot be averaged")
+        if missing := set(scores) ^ {column for column in part if column.startswith("p_")}:
+            raise SerError(f"{name}: predictions of other emotions cannot be averaged ({', '.join(missing)})")
+        logs = np.log(part[scores].clip(lower=LEAST)).groupby(part["clip_id"]).mean()
+        total += logs.loc[about.index].to_numpy() / len(parts)
+    p = softmax(total, axis=1)
+    labels = np.array([column.removeprefix("p_") for column in scores], dtype=object)
+    said = {"model": name, "seed": 0, "predicted": labels[p.argmax(axis=1)]}
+    return about.assign(**said, **dict(zip(scores, p.astype(np.float32).T, strict=True))).reset_index()[
+        list(parts[0].columns)
+    ]
+
+
+# --- temperature -----------------------------------------------------------------------------------
+
+
 def sharpen(p: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide the log-probabilities by `temperature` and normalise; above 1 is less sure."""
+    """Divide the log-probabilities by `temperature` and normalise; above 1 is less sure.
+
+    Examples
+    --------
+    >>> sharpen(np.array([[0.9, 0.1]]), 2.0).round(2)
+    array([[0.75, 0.25]])
+    """
     return softmax(np.log(np.maximum(p, TINY)) / temperature, axis=1)
 
 
@@ -62,6 +110,11 @@ def calibration_error(p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -
     p : ndarray, shape (n_clips, n_labels)
     correct : ndarray of bool, shape (n_clips,)
         Whether the most probable label is the true one.
+
+    Examples
+    --------
+    >>> round(calibration_error(np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([True, False])), 3)
+    0.4
     """
     return _mean_gap(reliability(p, correct, n_bins=n_bins))
 
@@ -110,6 +163,11 @@ def risk_coverage(p: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     DataFrame
         `coverage` (share answered, ascending to 1), `risk` (share of these that is wrong) and
         `threshold` (the least confidence that is answered). Source: El-Yaniv and Wiener (2010).
+
+    Examples
+    --------
+    >>> risk_coverage(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([True, False])).to_dict("list")
+    {'coverage': [0.5, 1.0], 'risk': [0.0, 0.5], 'threshold': [0.9, 0.6]}
     """
     frame = pd.DataFrame({"threshold": p.max(axis=1), "wrong": 1 - np.asarray(correct, float)})
     steps = frame.groupby("threshold")["wrong"].agg(["sum", "size"]).sort_index(ascending=False).cumsum()
@@ -137,9 +195,8 @@ def abstain_threshold(p: np.ndarray, correct: np.ndarray, *, accuracy: float) ->
 def conformal_threshold(p: np.ndarray, true: np.ndarray, level: float) -> float:
     """The score up to which a label belongs to the set, so that sets hold the truth `level` of the time.
 
-    Split conformal prediction with the score 1 minus the probability of the true label, whose
-    ceil((n + 1) level) / n quantile is returned. Source: Sadinle et al. (2019); Angelopoulos and Bates
-    (2023), sec. 1.
+    Split conformal prediction with the score 1 minus the probability of the true label, whose ceil((n + 1) level) / n
+    quantile is returned. Source: Sadinle et al. (2019); Angelopoulos and Bates (2023), sec. 1.
 
     Parameters
     ----------
@@ -164,7 +221,13 @@ def conformal_threshold(p: np.ndarray, true: np.ndarray, level: float) -> float:
 
 
 def prediction_sets(p: np.ndarray, threshold: float) -> np.ndarray:
-    """Which labels are in the set of each clip, bool of shape (n_clips, n_labels); a set may be empty."""
+    """Which labels are in the set of each clip, bool of shape (n_clips, n_labels); a set may be empty.
+
+    Examples
+    --------
+    >>> prediction_sets(np.array([[0.6, 0.3, 0.1]]), 0.8)
+    array([[ True,  True, False]])
+    """
     return 1 - p <= threshold
 
 
@@ -217,7 +280,7 @@ def nested(
         both = set(fitting["clip_id"]) & set(part["clip_id"])
         if both:
             raise ContaminationError(f"{min(both)}: tested in fold {fold} and among its inner predictions")
-        raw, true = probabilities(fitting, labels), _codes(fitting, labels)
+        raw, true = probabilities(fitting, labels), codes(fitting, labels)
         temperature = fit_temperature(raw, true)
         fair, p = sharpen(raw, temperature), sharpen(probabilities(part, labels), temperature)
         threshold = abstain_threshold(fair, fair.argmax(axis=1) == true, accuracy=accuracy)
@@ -228,9 +291,10 @@ def nested(
         out.loc[part.index, "kept"] = p.max(axis=1) >= threshold
         out.loc[part.index, "set"] = [",".join(names[held]) for held in sets]
         out.loc[part.index, "set_size"] = sets.sum(axis=1)
-        out.loc[part.index, "covered"] = sets[np.arange(len(part)), _codes(part, labels)]
+        out.loc[part.index, "covered"] = sets[np.arange(len(part)), codes(part, labels)]
     return out
 
 
-def _codes(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+def codes(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """The position of each clip's emotion among `labels`, shape (n_clips,)."""
     return predictions["emotion"].map({label: i for i, label in enumerate(labels)}).to_numpy()

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
+
+from ser_lib import naming
 
 PROTOCOLS = {
     "actors5": "five folds by speaker (`actors5`): no test speaker was heard in training",
     "loso": "leave one speaker out: no test speaker was heard in training",
     "random": "a random split: speakers are on both sides, so this is no estimate for a new speaker",
-}
-
-CORPORA = {
-    "ravdess": "RAVDESS (Livingstone & Russo 2018): acted, North American English, two sentences, studio recordings",
-    "ravdess-song": "RAVDESS, sung (Livingstone & Russo 2018): acted, North American English, studio recordings",
-    "emodb": "EMO-DB (Burkhardt et al. 2005): acted, German, ten sentences, studio recordings",
-    "cremad": "CREMA-D (Cao et al. 2014): acted, North American English, twelve sentences",
-    "tess": "TESS (Pichora-Fuller & Dupuis 2020): acted by two women, English, single words in one sentence",
-    "savee": "SAVEE (Haq & Jackson 2009): acted by four men, British English, studio recordings",
 }
 COPIES = "at other speeds and as another microphone, room and noise would have them"
 STUDIO = """These figures are for studio recordings. Noise, telephone lines, level and another language cost what
@@ -43,14 +37,14 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def spread(found: dict, form: str = ".1f") -> str:
+def spread(found: dict[str, Any], form: str = ".1f") -> str:
     """`uar`, `low` and `high`, fractions, as `58.1 % (52.0 to 63.9)`."""
     value, low, high = (format(100 * found[name], form) for name in ("uar", "low", "high"))
     return f"{value} % ({low} to {high})"
 
 
 def model_card(
-    passport: dict, per_class: pd.DataFrame | None = None, by_group: pd.DataFrame | None = None
+    passport: dict[str, Any], per_class: pd.DataFrame | None = None, by_group: pd.DataFrame | None = None
 ) -> str:
     """Markdown in the usual headings (Mitchell et al. 2019).
 
@@ -75,21 +69,21 @@ def model_card(
     loudness = intensity and (
         f"| UAR of normal or strong intensity (`{intensity['estimator']}`, chance 50 %) | {spread(intensity)} |\n"
     )
-    recall = [
+    recalls = [
         f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |"
         for emotion, row in (per_class.iterrows() if per_class is not None else ())
     ]
-    groups = [
+    group_rows = [
         f"| {row['kind']} | {row['group']} | {spread(row | {'uar': row['value']})} |"
         for row in (by_group.to_dict("records") if by_group is not None else ())
         if row["kind"] != "emotion"
     ]
     recall = (
-        "\n".join(["| emotion | precision | recall |", "|---|---|---|", *recall, "", ""]) if recall else ""
+        "\n".join(["| emotion | precision | recall |", "|---|---|---|", *recalls, "", ""]) if recalls else ""
     )
-    groups = "\n".join(["| | group | UAR |", "|---|---|---|", *groups, "", ""]) if groups else ""
+    groups = "\n".join(["| | group | UAR |", "|---|---|---|", *group_rows, "", ""]) if group_rows else ""
     corpora = training.get("corpus", "").split("+")
-    described = "; ".join(dict.fromkeys(CORPORA.get(name, OWN) for name in corpora))
+    described = "; ".join(dict.fromkeys(naming.CORPORA.get(name, OWN) for name in corpora))
     copies = training.get("copies", 0)
     added = f", and {copies} copies of them {COPIES}" if copies else ""
     gain = chosen.get("gain_of_copies")

@@ -6,21 +6,21 @@ Exit codes: 0, all is well; 1, something failed or is doubtful, and a line says 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ser_lib import __version__
+from ser_lib import __version__, cli_reports
 from ser_lib.errors import BundleError, SerError
 
 
 class Commands(click.Group):
     """Shows a `SerError` as one message and exits with 1."""
 
-    def invoke(self, context: click.Context):
+    def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(context)
@@ -28,18 +28,14 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-def key_values(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """`-p seed=1 -p emotions=four` as a dictionary."""
-    for text in given:
-        if "=" not in text:
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
-    return dict(text.split("=", 1) for text in given)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="ser_lib")
 def main() -> None:
     """Speech emotion recognition, scored on speakers never heard in training."""
+
+
+main.add_command(cli_reports.reports)
+main.add_command(cli_reports.runs)
 
 
 @main.command()
@@ -70,7 +66,7 @@ def features(
     """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE; goes on where it was interrupted."""
     from contextlib import nullcontext
 
-    from ser_lib import augment, corpus, guard, tables
+    from ser_lib import augment, corpus, extraction, guard, tables
     from ser_lib.features import FeatureConfig, family, feature_names
 
     config = FeatureConfig(feature_set)
@@ -85,7 +81,7 @@ def features(
     with cluster.connect(scheduler) if scheduler else nullcontext():
         if copies or others:
             clips, unnamed = corpus.listing(source)
-            rows, unusable = tables.build(clips, config, n_jobs=jobs)
+            rows, unusable = extraction.build(clips, config, n_jobs=jobs)
             if copies:
                 rows = tables.with_copies(rows, clips, augment.TRAINING, config)
                 rows = tables.coarse(rows[~guard.originals(rows)], config)
@@ -97,121 +93,6 @@ def features(
     for problem in left_out:
         click.echo(f"left out: {problem}", err=True)
     click.echo(f"{table}: {n_rows} rows of the {feature_set} set; {len(left_out)} file(s) left out")
-
-
-class Described(click.Command):
-    """`--notebook 03 --help` lists the parameters of notebook 03 as well."""
-
-    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write them."""
-        from ser_lib import parameters, reruns
-
-        named = context.params.get("notebooks")
-        for notebook in dict.fromkeys(run.notebook for run in reruns.plan(named)) if named else ():
-            with formatter.section(f"Parameters of {notebook}"):
-                formatter.write_dl(parameters.help_rows(notebook))
-
-
-@main.command(cls=Described)
-@click.option(
-    "--notebook",
-    "notebooks",
-    multiple=True,
-    is_eager=True,
-    help="a run or notebook by its beginning: 03, 03_four; followed by --help, its parameters",
-)
-@click.option(
-    "-p", "parameters", multiple=True, callback=key_values, help="NAME=VALUE of a notebook parameter"
-)
-@click.option(
-    "--grid", type=click.Path(path_type=Path), help="YAML of PARAMETER: [VALUE, …]; every combination is run"
-)
-@click.option("--failed", is_flag=True, help="take up the runs that failed")
-@click.option("--force", is_flag=True, help="run what is unchanged as well")
-@click.option("--jobs", type=int, help="runs at a time; -1 for all cores [default: 1; with --grid -1]")
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
-@click.option("--name", default="", help="name of the run's folder, where there is one run")
-@click.option(
-    "--mlflow", default="", metavar="URI", help="log the runs in this MLflow store too; extra `mlflow`"
-)
-@click.option("--data", "corpus_folder", type=click.Path(exists=True), help="RAVDESS; as SER_RAVDESS_DIR")
-def reports(
-    notebooks,
-    parameters,
-    grid: Path | None,
-    failed: bool,
-    force: bool,
-    jobs: int | None,
-    out: Path | None,
-    name: str,
-    mlflow: str,
-    corpus_folder: str | None,
-) -> None:
-    """Run the notebooks whose parameters, data, code or versions changed, and rebuild the index of the reports."""
-    from ser_lib import reruns
-
-    if corpus_folder:
-        os.environ["SER_RAVDESS_DIR"] = corpus_folder
-    if (failed and (parameters or grid or name)) or (grid and name):
-        raise click.UsageError("--failed goes with --notebook alone, and --grid names its runs itself")
-    out = out or reruns.REPORTS
-    if failed:
-        runs = reruns.failed(out, notebooks)
-    elif grid:
-        runs = reruns.grid(grid, notebooks, parameters, out)
-        click.echo(f"{len(runs)} runs:")
-        for run in runs:
-            click.echo(f"  {run.name}")
-    else:
-        runs = reruns.plan(notebooks, parameters, name=name, out=out)
-    several = bool(grid or failed)
-    reruns.execute_all(
-        runs,
-        out,
-        jobs=jobs or (-1 if grid else 1),
-        force=force,
-        keep_going=several,
-        mlflow=mlflow,
-        say=click.echo,
-    )
-
-
-@main.group(cls=Commands, invoke_without_command=True)
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
-@click.option("--json", "as_json", is_flag=True, help="everything that is known of each, as one JSON array")
-@click.pass_context
-def runs(context: click.Context, out: Path | None, as_json: bool) -> None:
-    """List the runs: what has been run, with what, how it ended."""
-    from ser_lib import index, ledger
-
-    context.obj = out = out or ledger.REPORTS
-    if context.invoked_subcommand is None:
-        found = ledger.runs(out)
-        click.echo(json.dumps(found, indent=1) if as_json else index.listing(found))
-
-
-@runs.command()
-@click.argument("a")
-@click.argument("b")
-@click.pass_obj
-def diff(out: Path, a: str, b: str) -> None:
-    """Show two runs side by side: parameters, results, and their predictions of the same clips."""
-    from ser_lib import index
-
-    click.echo(index.comparison(a, b, out))
-
-
-@runs.command()
-@click.argument("names", nargs=-1, required=True)
-@click.pass_obj
-def rm(out: Path, names: tuple[str, ...]) -> None:
-    """Delete runs with all they left."""
-    from ser_lib import index, ledger
-
-    for name in names:
-        ledger.remove(name, out)
-        click.echo(f"{name}: removed")
-    index.write(out)
 
 
 @main.group()
@@ -229,18 +110,12 @@ def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> No
 
     Its features are computed on the way, and kept for the report.
     """
-    from ser_lib import corpus, evaluate, splits, tables
+    from ser_lib import check, corpus, splits
 
     if protocol not in splits.PROTOCOLS:
         raise click.BadParameter(f"--protocol {protocol}: choose one of {', '.join(splits.PROTOCOLS)}")
-    data = tables.get(source)
-    table = evaluate.select(data.table, corpus.emotion_list(emotions)) if emotions else data.table
-    found = {"source": source, "protocol": protocol, "asked": sorted(table["emotion"].unique())}
-    found |= data.corpus.describe() | {"labels": corpus.label_changes(source)}
-    found["doubts"] = splits.doubts(table, protocol)
-    if n := len(found["problems"]):
-        found["doubts"].insert(0, f"{n} file(s) cannot be used, see above; repair them or take them out")
-    click.echo(json.dumps(found) if as_json else corpus.told(found))
+    found = check.examine(source, protocol, corpus.emotion_list(emotions) if emotions else None)
+    click.echo(json.dumps(found) if as_json else check.told(found))
     if found["doubts"]:
         raise SystemExit(1)
 
@@ -266,12 +141,19 @@ MODEL = click.option("--model", type=click.Path(path_type=Path), help="a passpor
     help="a neutral clip of the same speaker; give several",
 )
 @click.option("-q", "--quiet", is_flag=True, help="no progress bar and no warnings")
-def predict(files, model: Path | None, form: str | None, timeline: bool, references, quiet: bool) -> None:
+def predict(
+    files: tuple[str, ...],
+    model: Path | None,
+    form: str | None,
+    timeline: bool,
+    references: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Print the emotion heard in FILES; folders are searched, and - is standard input.
 
     What cannot be heard is named on standard error, the others go on, and the command ends with 1.
     """
-    from ser_lib import bundle, listen
+    from ser_lib import answers, bundle
 
     if timeline and references:
         raise click.UsageError("--timeline hears no references; leave one of the two out")
@@ -279,7 +161,7 @@ def predict(files, model: Path | None, form: str | None, timeline: bool, referen
     chosen = bundle.load(model or bundle.DEFAULT)
     failed: list[str] = []
 
-    def hear(file: str) -> Iterator[dict]:
+    def hear(file: str) -> Iterator[dict[str, Any]]:
         source, name = (sys.stdin.buffer.read(), "standard input") if file == "-" else (file, file)
         if timeline:
             yield from chosen.timeline(source, name=name)
@@ -287,13 +169,13 @@ def predict(files, model: Path | None, form: str | None, timeline: bool, referen
         answer = chosen.predict(source, name=name, references=references)
         if form == "table" and not quiet:
             for warning in answer["warnings"]:
-                listen.say(f"{name}: {warning}", err=True)
+                answers.say(f"{name}: {warning}", err=True)
         yield answer
 
-    rows = listen.heard(listen.recordings(files), hear, quiet=quiet, failed=failed)
+    rows = answers.heard(answers.recordings(files), hear, quiet=quiet, failed=failed)
     first = ("file", "start_s", "end_s") if timeline else ("file",)
-    for line in listen.written(rows, form, chosen.passport["classes"], first):
-        listen.say(line)
+    for line in answers.written(rows, form, chosen.passport["classes"], first):
+        answers.say(line)
     if failed:
         raise SystemExit(1)
 
@@ -303,12 +185,12 @@ def predict(files, model: Path | None, form: str | None, timeline: bool, referen
 @click.option("--device", help="of the microphone, its number or a part of its name")
 def listen(model: Path | None, device: str | None) -> None:
     """Hear the microphone until Ctrl-C: bars in a terminal, JSON lines in a pipe. Needs the extra `mic`."""
-    from ser_lib import bundle, listen
+    from ser_lib import answers, bundle, listen
 
     chosen = bundle.load(model or bundle.DEFAULT)
-    answers = listen.live(chosen, *listen.microphone(device))
+    heard = listen.live(chosen, *listen.microphone(device))
     labels = chosen.passport["classes"]
-    lines = listen.bars(answers, labels) if sys.stdout.isatty() else listen.written(answers, "jsonl", labels)
+    lines = listen.bars(heard, labels) if sys.stdout.isatty() else answers.written(heard, "jsonl", labels)
     try:
         for line in lines:
             click.echo(line)
@@ -360,6 +242,6 @@ def retrain(model: Path | None) -> None:
 @click.option("--quick", is_flag=True, help="a few synthesised clips, once each: shows that it runs")
 def bench(out: Path | None, clips: int, model: Path | None, quick: bool) -> None:
     """Measure extraction, start and server against others; write bench.md and bench.png."""
-    from ser_lib import bench, bundle, report
+    from ser_lib import bench, bundle, ledger
 
-    click.echo(bench.run(out or report.REPORTS, clips=clips, model=model or bundle.DEFAULT, quick=quick))
+    click.echo(bench.run(out or ledger.REPORTS, clips=clips, model=model or bundle.DEFAULT, quick=quick))

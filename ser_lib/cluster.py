@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 from joblib._dask import DaskDistributedBackend
 
-from ser_lib import models, splits
+from ser_lib import models, tables
 from ser_lib.errors import SerError
 
 if TYPE_CHECKING:
@@ -61,17 +61,17 @@ def connect(address: str) -> Iterator[Client]:
 class _Backend(DaskDistributedBackend):
     """joblib's own, which would wait for ever for a task that failed outside its function."""
 
-    def effective_n_jobs(self, n_jobs=1):
+    def effective_n_jobs(self, n_jobs: int = 1) -> int:
         """At least 2: joblib takes 1, which is left while workers start again, for work in this process."""
         return max(2, super().effective_n_jobs(n_jobs))
 
-    def submit(self, func, callback=None):
+    def submit(self, func: Callable[..., Any], callback: Any = None) -> Any:
         """Hand in a batch; `callback` also hears of its failure."""
         task = super().submit(func, callback)
         task.add_done_callback(lambda done: callback(done) if done.exception() else None)
         return task
 
-    def retrieve_result_callback(self, out):
+    def retrieve_result_callback(self, out: Any) -> Any:
         """The results of a batch, or the error that stands for them."""
         if not isinstance(out, Future):
             return super().retrieve_result_callback(out)
@@ -85,7 +85,7 @@ class _Backend(DaskDistributedBackend):
             "it needs this version of ser_lib and its libraries"
         ) from error
 
-    def abort_everything(self, ensure_ready=True):
+    def abort_everything(self, ensure_ready: bool = True) -> None:
         """Stop what is under way."""
         super().abort_everything(ensure_ready)
         self.client.cancel(list(self._results))
@@ -122,7 +122,7 @@ def fit_xgboost(paths: Path | Sequence[Path], client: Client, *, seed: int = 0) 
     balanced = pipeline[-1]
     trees = DaskXGBClassifier(**balanced.estimator.get_params())
     trees.client = client
-    trees.fit(table[[name for name in table.columns if name not in splits.ABOUT]], y, sample_weight=weight)
+    trees.fit(table[tables.feature_columns(table)], y, sample_weight=weight)  # type: ignore[unused-awaitable]  # `client` waits
     balanced.classes_ = np.array(counts.index, dtype=object)
     balanced.estimator_ = XGBClassifier(**balanced.estimator.get_params())
     balanced.estimator_.load_model(trees.get_booster().save_raw())

@@ -119,7 +119,7 @@ def _download(url: str, part: Path, size: int, archive: Path) -> None:
         try:
             _transfer(url, part, size)
         except requests.HTTPError as error:
-            status = error.response.status_code
+            status = error.response.status_code  # type: ignore[union-attr]  # it has come
             problem, worth_a_try = f"the server answers {status}", status >= 500 or status == 429
         except requests.ConnectionError as error:
             problem = f"no connection ({type(error).__name__})"

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from ser_lib import bundle
 from ser_lib.calibration import TINY
 from ser_lib.errors import SerError
+from ser_lib.hearing import Bundle
 from ser_lib.models import RANK_LIMIT, Balanced, NormalRanks, WhitenedRegression, WithinClassWhitening
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def write(passport: Path, out: Path) -> str:
     return f"{out}: {len(content) / 1e3:.0f} kB, {len(model.passport['feature_names'])} features to {len(model.passport['classes'])} emotions"
 
 
-def graph(model: bundle.Bundle, **about: str) -> onnx.ModelProto:
+def graph(model: Bundle, **about: str) -> onnx.ModelProto:
     """The emotion model of a bundle with its temperature.
 
     Parameters
@@ -121,7 +122,7 @@ def graph(model: bundle.Bundle, **about: str) -> onnx.ModelProto:
     return made
 
 
-def _flat(estimator: Any) -> list:
+def _flat(estimator: Any) -> list[Any]:
     if isinstance(estimator, Pipeline):
         return [part for _, step in estimator.steps for part in _flat(step)]
     return _flat(estimator.estimator_) if isinstance(estimator, Balanced) else [estimator]
@@ -130,12 +131,12 @@ def _flat(estimator: Any) -> list:
 class Steps:
     """The nodes of a graph as they are added; `dtype` is the precision of the last result."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.dtype = np.dtype(np.float32)
 
-    def add(self, kind: str, *inputs: str | np.ndarray, output: str = "", **attributes) -> str:
+    def add(self, kind: str, *inputs: str | np.ndarray, output: str = "", **attributes: Any) -> str:
         """One node; arrays among its inputs become constants. Returns its output's name."""
         from onnx import helper, numpy_helper
 

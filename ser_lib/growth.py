@@ -52,7 +52,7 @@ def _voices(folder: Path | None) -> list[np.ndarray]:
     else:
         clips, _ = corpus.listing(folder)
         found = [audio.load(path).samples[: int(CLIP_S * RATE)] for path in clips["path"][::50]]
-    return [np.float32(y / np.abs(y).max()) for y in found]
+    return [(y / np.abs(y).max()).astype(np.float32) for y in found]
 
 
 def _archive(folder: Path, n: int, voices: list[np.ndarray]) -> None:

@@ -21,28 +21,53 @@ Rows = Sequence[int] | Sequence[bool] | np.ndarray  # row numbers, or a mask of 
 
 
 def sources(clips: pd.DataFrame) -> pd.Series:
-    """The `clip_id` of each row's original, which is its own for an original."""
+    """The `clip_id` of each row's original, which is its own for an original.
+
+    Examples
+    --------
+    >>> sources(pd.DataFrame({"clip_id": ["a", "a speed"], "source_clip": ["", "a"]})).to_list()
+    ['a', 'a']
+    """
     if SOURCE not in clips:
         return clips["clip_id"]
     return clips[SOURCE].where(clips[SOURCE].notna() & (clips[SOURCE] != ""), clips["clip_id"])
 
 
 def originals(clips: pd.DataFrame) -> np.ndarray:
-    """Whether each row is an original, which may be tested, and no altered copy; shape (n_clips,)."""
+    """Whether each row is an original, which may be tested, and no altered copy; shape (n_clips,).
+
+    Examples
+    --------
+    >>> originals(pd.DataFrame({"clip_id": ["a", "a speed"], "source_clip": ["", "a"]}))
+    array([ True, False])
+    """
     if SOURCE not in clips:
         return np.ones(len(clips), bool)
     return (sources(clips) == clips["clip_id"]).to_numpy(bool)
 
 
 def contents(clips: pd.DataFrame) -> pd.Series:
-    """What twins have in common: the hash of the samples, or the `clip_id` where there is none."""
+    """What twins have in common: the hash of the samples, or the `clip_id` where there is none.
+
+    Examples
+    --------
+    >>> contents(pd.DataFrame({"clip_id": ["a", "b"], "audio_sha256": ["06ab", None]})).to_list()
+    ['06ab', 'b']
+    """
     if "audio_sha256" not in clips:
         return clips["clip_id"]
     return clips["audio_sha256"].fillna(clips["clip_id"])
 
 
 def origins(clips: pd.DataFrame) -> pd.Series:
-    """The content of each row's original: the same for a clip, its twins and the altered copies of any."""
+    """The content of each row's original: the same for a clip, its twins and the altered copies of any.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"clip_id": ["a", "b", "b speed"], "source_clip": ["a", "b", "b"]})
+    >>> origins(clips.assign(audio_sha256=["06ab", "06ab", "9c1f"])).to_list()
+    ['06ab', '06ab', '06ab']
+    """
     content = dict(zip(clips["clip_id"], contents(clips), strict=True))
     return sources(clips).map(lambda name: content.get(name, name))
 
@@ -62,6 +87,14 @@ def check(clips: pd.DataFrame, train: Rows, test: Rows, *, speakers: bool = True
     ------
     ContaminationError
         Names the test clips, each with the training clip that it meets, or the speakers.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"clip_id": ["a", "b", "c"], "speaker": ["ann", "ann", "ben"]})
+    >>> check(clips, train=[0, 1], test=[2])
+    >>> check(clips, train=[0], test=[1, 2])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ser_lib.errors.ContaminationError: speaker(s) ann on both sides, tested in b; use protocol actors5 or loso, ...
     """
     train, test = _row_numbers(train), _row_numbers(test)
     name = clips["clip_id"].to_numpy()
@@ -96,6 +129,12 @@ def leakage(clips: pd.DataFrame, train: Rows, test: Rows) -> dict[str, float]:
         From 0 to 1: `altered_copy` (of the clip or a twin), `identical_twin`, `same_sentence` (a
         clip of the same speaker, statement and emotion; none where the statement is unknown) and
         `same_speaker`.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"clip_id": ["a", "b", "c"], "speaker": ["ann", "ann", "ben"]})
+    >>> leakage(clips, train=[0], test=[1, 2])["same_speaker"]
+    0.5
     """
     train, test = _row_numbers(train), _row_numbers(test)
     matches = {

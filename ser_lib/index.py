@@ -1,23 +1,19 @@
-"""What the runs found: as tables and pages, two of them side by side, and in MLflow."""
+"""What the runs found: as tables and pages, and two of them side by side."""
 
 from __future__ import annotations
 
-import datetime
 import os
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ser_lib import ROOT, ledger, metrics
-from ser_lib.errors import ReportError
 from ser_lib.ledger import REPORTS
 
 WEB = Path(__file__).with_name("web")
 VALUES = ["value", "low", "high"]
-EXPERIMENT = "ser_lib"  # of MLflow
 
 
 def read_results(out: Path = REPORTS) -> pd.DataFrame:
@@ -29,7 +25,16 @@ def read_results(out: Path = REPORTS) -> pd.DataFrame:
 
 
 def main_table(results: pd.DataFrame) -> str:
-    """Markdown: UAR of each model on unheard speakers and, marked as such, on the random split."""
+    """Markdown: UAR of each model on unheard speakers and, marked as such, on the random split.
+
+    Examples
+    --------
+    >>> row = {"emotions": "four", "model": "mlp", "protocol": "loso", "metric": "uar", "value": 0.58}
+    >>> print(main_table(pd.DataFrame([row | {"low": 0.52, "high": 0.64}])))
+    | emotions | model | unheard speakers (`loso`) |
+    |---|---|---|
+    | four | mlp | 58.0 % (52.0 to 64.0) |
+    """
     names = {
         "actors5": "unheard speakers (`actors5`)",
         "loso": "unheard speakers (`loso`)",
@@ -82,14 +87,27 @@ def honest_table(out: Path = REPORTS) -> str:
 
 
 def cell(row: Mapping[str, Any]) -> str:
-    """`58.1 % (52.0 to 63.9)` of a result row; a count as it is."""
+    """`58.1 % (52.0 to 63.9)` of a result row; a count as it is.
+
+    Examples
+    --------
+    >>> cell({"value": 0.581, "low": 0.52, "high": 0.639})
+    '58.1 % (52.0 to 63.9)'
+    """
     if row["low"] is None:
         return f"{100 * row['value']:.1f} %" if abs(row["value"]) <= 1 else f"{row['value']:g}"
     return f"{100 * row['value']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
 
 
-def listing(runs: Sequence[dict]) -> str:
-    """The ledger's rows as a table of text."""
+def listing(runs: Sequence[dict[str, Any]]) -> str:
+    """The ledger's rows as a table of text.
+
+    Examples
+    --------
+    >>> print(listing([{"name": "03_trial", "status": "failed", "score": None, "error": "no such folder"}]))
+         run status what score seconds MB commit started          error
+    03_trial failed                                      no such folder
+    """
     rows = [
         {
             "run": run["name"],
@@ -194,14 +212,14 @@ def compare(a: str, b: str, out: Path = REPORTS) -> dict[str, pd.DataFrame]:
             what = dict(zip(("protocol", "model"), first, strict=True)) | {"clips": len(common)}
             if first != second:
                 what |= {"minus": " ".join(second)}
-            gaps.append(what | dict(zip(VALUES, metrics.difference(*heard, labels), strict=True)))
+            gaps.append(what | dict(zip(VALUES, metrics.difference(heard[0], heard[1], labels), strict=True)))
             for name, part in zip("ab", heard, strict=True):
                 shares = metrics.confusion(part, labels)
                 found.setdefault(name, shares[shares.any(axis=1)])
     return found | ({"differences": pd.DataFrame(gaps)} if gaps else {})
 
 
-def _side_by_side(a: list[dict], b: list[dict]) -> pd.DataFrame:
+def _side_by_side(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> pd.DataFrame:
     """Results of both by what they are about, but for what is one thing in `a` and another in `b`."""
     x, y = (pd.DataFrame(part, columns=None if part else ["metric", *VALUES]) for part in (a, b))
     shared = [name for name in x if name in y and name not in (*VALUES, "seeds")]
@@ -226,77 +244,3 @@ def comparison(a: str, b: str, out: Path = REPORTS) -> str:
     else:
         parts += ["no predictions of the same clips"]
     return "\n\n".join(parts)
-
-
-def tracking(uri: str, out: Path = REPORTS) -> Callable[[str], None]:
-    """What logs the runs of a name below `out` in an MLflow store (http://…, sqlite:///…), where they are not yet there.
-
-    Raises
-    ------
-    ReportError
-        MLflow is not installed, or the store does not answer, now or later.
-    """
-    for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
-        os.environ.setdefault(name, "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # else it takes minutes to give up
-    try:
-        from mlflow import MlflowClient
-    except ImportError as error:
-        raise ReportError("MLflow is not installed; `pip install 'ser_lib[mlflow]'` brings it") from error
-
-    def log(name: str) -> None:
-        try:
-            client = MlflowClient(uri)
-            held = client.get_experiment_by_name(EXPERIMENT)
-            experiment = held.experiment_id if held else client.create_experiment(EXPERIMENT)
-            for row in ledger.runs(out):
-                if row["name"] == name and "seconds" in row:  # it has ended
-                    same = f"attributes.run_name = '{name}' and tags.started = '{row['started']}'"
-                    if not client.search_runs([experiment], same):
-                        _log(client, experiment, row, out)
-        except Exception as error:  # of as many kinds as there are stores
-            told = str(error).strip().partition("\n")[0]
-            raise ReportError(f"--mlflow {uri}: {told}; the same command logs what is missing") from error
-
-    log("")
-    return log
-
-
-def _log(client: Any, experiment: str, row: Mapping[str, Any], out: Path) -> None:
-    """Log one run: numbers as metrics, the rest of its row as tags, its folder as artifacts."""
-    from mlflow.entities import Metric, Param
-
-    failed = row["status"] == "failed"
-    begun = datetime.datetime.fromisoformat(row["started"]).timestamp()
-    start, end = (int(1000 * (begun + seconds)) for seconds in (0, row["seconds"]))
-    tags = {name: str(value) for name, value in row.items() if isinstance(value, str | bool)}
-    tags |= {f"version {name}": version for name, version in row["versions"].items()}
-    tags |= {"mlflow.source.git.commit": row["commit"] or ""}
-    params = [Param(name, str(value)) for name, value in row["parameters"].items()]
-    numbers = [Metric(name, value, end, step) for name, value, step in _numbers(row)]
-    run = client.create_run(experiment, start, tags, row["name"]).info.run_id
-    try:
-        for i in range(0, len(numbers), 500):  # a store takes a thousand at a time
-            client.log_batch(run, numbers[i : i + 500], params)
-        try:
-            client.log_artifacts(run, str(out / (row["name"] + failed * ledger.FAILED)))
-        except Exception as error:  # a store may keep no files
-            client.set_tag(run, "artifacts", f"not kept: {error}"[:500])
-        client.set_terminated(run, "FAILED" if failed else "FINISHED", end)
-    except Exception:
-        client.delete_run(run)
-        raise
-
-
-def _numbers(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
-    """Every number of a row and its results: `uar/eight actors5 mlp low`, value, and which of that name it is."""
-    found = [(name, value) for name, value in row.items() if type(value) in (int, float)]
-    score = {"metric": "score"} | {which: (row["score"] or {}).get(which) for which in VALUES}
-    for result in [*row["results"], score]:
-        about = [value for name, value in result.items() if name != "metric" and isinstance(value, str)]
-        for which in VALUES:
-            if result[which] is not None:
-                name = re.sub(r"[^\w. -]", "-", " ".join([*about, which]))
-                found.append((f"{result['metric']}/{name}", result[which]))
-    names = [name for name, _ in found]
-    return [(name, value, names[:i].count(name)) for i, (name, value) in enumerate(found)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ser_lib import evaluate, guard, metrics, splits, tables
+from ser_lib import evaluate, extraction, guard, metrics, splits, tables
 from ser_lib.augment import Change
 from ser_lib.features import FeatureConfig
 
@@ -32,6 +32,12 @@ def oversample(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Repeat clips of the scarcer emotions at random until all have as many as the most frequent.
 
     Repeated rows are copies (`source_clip`), which is what makes a later random split leak.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"clip_id": ["a", "b", "c"], "emotion": ["sad", "sad", "happy"]})
+    >>> oversample(table)[["clip_id", "emotion", "source_clip"]].tail(1).to_dict("records")
+    [{'clip_id': 'c again 0', 'emotion': 'happy', 'source_clip': 'c'}]
     """
     rng = np.random.default_rng(seed)
     counts = table["emotion"].value_counts()
@@ -48,7 +54,15 @@ def oversample(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def siblings(table: pd.DataFrame, protocol: str, *, seed: int = 0, guarded: bool = True) -> dict[str, float]:
-    """Mean over folds of `guard.leakage`: what share of test clips training holds something of."""
+    """Mean over folds of `guard.leakage`: what share of test clips training holds something of.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"clip_id": range(16), "speaker": ["ann", "ben"] * 8})
+    >>> table["emotion"] = ["sad"] * 8 + ["happy"] * 8
+    >>> siblings(table, "random")["same_speaker"], siblings(table, "loso")["same_speaker"]
+    (1.0, 0.0)
+    """
     sides = splits.sides(table, protocol, seed=seed, guarded=guarded)
     return (
         pd.DataFrame([guard.leakage(table, train, test) for train, test in sides.values()]).mean().to_dict()
@@ -62,9 +76,17 @@ def transfer(train: pd.DataFrame, test: pd.DataFrame, name: str, seeds: Sequence
     ----------
     train, test : DataFrame
         Feature tables of two corpora; copies are trained on and not tested.
+
+    Examples
+    --------
+    >>> about = pd.DataFrame({"clip_id": ["a", "b"], "speaker": ["ann", "ben"], "emotion": ["sad", "happy"]})
+    >>> train = about.assign(corpus="ravdess", level_mean=[-30.0, -20.0])
+    >>> test = about.assign(clip_id=["c", "d"], corpus="emodb", level_mean=[-28.0, -21.0])
+    >>> transfer(train, test, "logistic", seeds=[0])["predicted"].to_list()
+    ['sad', 'happy']
     """
     shared = [emotion for emotion in train["emotion"].unique() if emotion in set(test["emotion"])]
-    train, test = evaluate.select(train, shared), evaluate.select(test, shared)
+    train, test = tables.select(train, shared), tables.select(test, shared)
     both = pd.concat([train, test], ignore_index=True)
     heard, tested = np.arange(len(train)), len(train) + np.flatnonzero(guard.originals(test))
     guard.check(both.assign(speaker=both["corpus"] + both["speaker"]), heard, tested)
@@ -86,7 +108,7 @@ def recordings(
     """
     wanted = clips[clips["clip_id"].isin(table["clip_id"])]
     return {CLEAN: table} | {
-        change.name: tables.build(wanted, config, change=change)[0] for change in changes
+        change.name: extraction.build(wanted, config, change=change)[0] for change in changes
     }
 
 
@@ -136,6 +158,13 @@ def with_listeners_options(predictions: pd.DataFrame) -> pd.DataFrame:
     """A predictions table of the eight emotions with the listeners' options: neutral and calm are one.
 
     Their probabilities are added, and the most probable option is what was heard.
+
+    Examples
+    --------
+    >>> p = {f"p_{option}": 0.0 for option in BY_EMOTION if option != MERGED}
+    >>> said = pd.DataFrame([p | {"p_neutral": 0.3, "p_calm": 0.3, "p_sad": 0.4, "emotion": "calm"}])
+    >>> with_listeners_options(said)[["emotion", "predicted"]].to_dict("records")
+    [{'emotion': 'neutral/calm', 'predicted': 'neutral/calm'}]
     """
     parts = ["p_neutral", "p_calm"]
     joint = predictions.assign(**{f"p_{MERGED}": predictions[parts].sum(axis=1)}).drop(columns=parts)
@@ -158,6 +187,13 @@ def beside_listeners(predictions: pd.DataFrame, intensity: pd.Series) -> pd.Data
     DataFrame
         `group` ("all clips", an intensity or an emotion), `value, low, high, clips, speakers` of the model,
         as `metrics.by_group`, and `listeners`, for which no interval was published.
+
+    Examples
+    --------
+    >>> p = {f"p_{option}": 0.0 for option in ("neutral", "calm", *BY_EMOTION) if option != MERGED}
+    >>> said = pd.DataFrame([p | {"clip_id": "a", "speaker": "ann", "seed": 0, "emotion": "sad", "p_sad": 1.0}])
+    >>> beside_listeners(said, pd.Series({"a": "strong"}))[["group", "value", "listeners"]].to_numpy().tolist()
+    [['all clips', 1.0, 0.624], ['strong', 1.0, 0.674], ['sad', 1.0, 0.479]]
     """
     said, options = with_listeners_options(predictions), list(BY_EMOTION)
     whole = said.set_index("clip_id")["emotion"].groupby(level=0).first()

@@ -26,12 +26,12 @@ FILE = "metrics.json"
 KEY = ("notebook", "parameters", "data", "code", "versions")  # a run with the same gives the same
 
 
-def read(folder: Path) -> dict:
+def read(folder: Path) -> dict[str, Any]:
     """A folder's metrics.json: `run`, its row, and `results`."""
     return json.loads((folder / FILE).read_text())
 
 
-def write(folder: Path, row: Mapping[str, Any], results: list[dict]) -> None:
+def write(folder: Path, row: Mapping[str, Any], results: list[dict[str, Any]]) -> None:
     """Put a folder's metrics.json in its place at once, for whoever reads at the same time."""
     new = folder / f"{FILE}.new"
     new.write_text(json.dumps({"run": row, "results": results}, indent=1) + "\n")
@@ -44,7 +44,7 @@ def update(folder: Path, **columns: Any) -> None:
     write(folder, content["run"] | columns, content["results"])
 
 
-def begun(folder: Path) -> dict | None:
+def begun(folder: Path) -> dict[str, Any] | None:
     """The row of a run that was started and has not ended."""
     try:
         row = read(folder)["run"]
@@ -123,7 +123,7 @@ def _alive(row: Mapping[str, Any] | None) -> bool:
 # --- the rows --------------------------------------------------------------------------------------
 
 
-def runs(out: Path = REPORTS) -> list[dict]:
+def runs(out: Path = REPORTS) -> list[dict[str, Any]]:
     """The row of every run below `out`, with its `name`, its `results` and the main one, `score`."""
     found = []
     for path in sorted(out.glob(f"*/{FILE}")):
@@ -150,7 +150,7 @@ def done(*folders: Path) -> list[str]:
     return sorted(found)
 
 
-def _main(results: list[dict]) -> dict | None:
+def _main(results: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first UAR on unheard speakers, of the headline protocol if there is one; else the first result."""
     unheard = [r for r in results if r["metric"] == "uar" and r.get("protocol") != "random"]
     unheard = [r for r in unheard if not r.get("same_speaker")]

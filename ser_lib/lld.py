@@ -39,6 +39,12 @@ def magnitudes(y: np.ndarray, *, n_fft: int, hop: int, center: bool = False) -> 
     """Short-time Fourier transform, absolute values, shape (n_frames, 1 + n_fft // 2).
 
     With `center=True` it equals ``abs(librosa.stft(y, n_fft=n_fft, hop_length=hop)).T``.
+
+    Examples
+    --------
+    >>> found = magnitudes(np.sin(2 * np.pi * np.arange(16_000) / 16), n_fft=400, hop=160)  # 1 kHz at 16 kHz
+    >>> found.shape, float(found[0].argmax() * 16_000 / 400)  # hertz
+    ((98, 201), 1000.0)
     """
     if center:
         y = np.pad(y, n_fft // 2)

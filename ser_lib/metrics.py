@@ -1,8 +1,7 @@
 """Numbers from a predictions table, with intervals that resample speakers.
 
-Everything is computed from confusion counts, one matrix a speaker and seed, so that a bootstrap of
-2,000 draws takes milliseconds. Rows are the true emotion, columns the predicted one, in the order
-given. UAR (unweighted average recall) averages the recalls of the emotions that have test clips.
+All is of confusion counts (rows true, columns predicted, in the order given), one matrix a speaker and seed, so that
+2,000 draws take milliseconds. UAR (unweighted average recall) averages the recalls of emotions that have test clips.
 """
 
 from __future__ import annotations
@@ -44,6 +43,11 @@ def from_counts(counts: np.ndarray, metric: str) -> np.ndarray:
     ------
     ValueError
         The metric is not one of `METRICS`.
+
+    Examples
+    --------
+    >>> float(from_counts(np.array([[3, 1], [2, 2]]), "uar"))  # of four clips each, 3 and 2 are right
+    0.625
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     clips, said = counts.sum(axis=-1), counts.sum(axis=-2)
@@ -74,15 +78,16 @@ def _resampled(counts: np.ndarray, metric: str, draws: np.ndarray) -> np.ndarray
 def score(
     predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar", *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """One metric over the pooled test clips, averaged over seeds, with a 95 % interval.
+    """One metric over the pooled test clips, averaged over seeds: value, low, high (95 % interval), from 0 to 1.
 
     The interval resamples speakers, the unit that a new user is one of; clips of one speaker are
     not independent, so resampling clips would be too sure.
 
-    Returns
-    -------
-    value, low, high : float
-        Fractions from 0 to 1.
+    Examples
+    --------
+    >>> said = pd.DataFrame({"speaker": ["ann", "ben"], "emotion": ["sad", "happy"]})
+    >>> score(said.assign(seed=0, predicted="sad"), ["happy", "sad"])  # right on ann, wrong on ben
+    (0.5, 0.0, 1.0)
     """
     counts = speaker_counts(predictions, labels)
     value = from_counts(counts.sum(axis=1), metric).mean()
@@ -110,7 +115,13 @@ def difference(
 
 
 def verdict(a: str, b: str, gap: tuple[float, float, float]) -> str:
-    """One sentence on a paired difference, which may be that there is no clear winner."""
+    """One sentence on a paired difference, which may be that there is no clear winner.
+
+    Examples
+    --------
+    >>> verdict("mlp", "svm", (0.031, 0.01, 0.052))
+    'mlp is ahead of svm (mlp minus svm: +3.1% UAR, 95 % interval +1.0% to +5.2%).'
+    """
     value, low, high = gap
     interval = f"{value:+.1%} UAR, 95 % interval {low:+.1%} to {high:+.1%}"
     if low <= 0 <= high:
@@ -176,7 +187,7 @@ def group_gap(
             f"no clip in group {', '.join(map(str, absent))}; there are {', '.join(map(str, parts))}"
         )
     value = score(parts[a], labels, metric)[0] - score(parts[b], labels, metric)[0]
-    speakers = [np.unique(parts[name]["speaker"]) for name in (a, b)]
+    speakers = np.unique(parts[a]["speaker"]), np.unique(parts[b]["speaker"])
     if min(map(len, speakers)) < 2:
         return value, np.nan, np.nan
     resampled = []
@@ -235,7 +246,14 @@ def seed_spread(predictions: pd.DataFrame, labels: Sequence[str], metric: str = 
 
 
 def per_speaker(predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar") -> pd.Series:
-    """One metric a speaker, averaged over seeds."""
+    """One metric a speaker, averaged over seeds.
+
+    Examples
+    --------
+    >>> said = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "emotion": ["sad", "happy", "sad"]})
+    >>> per_speaker(said.assign(seed=0, predicted="sad"), ["happy", "sad"]).to_dict()
+    {'ann': 0.5, 'ben': 1.0}
+    """
     speakers = np.unique(predictions["speaker"])
     return pd.Series(
         from_counts(speaker_counts(predictions, labels), metric).mean(axis=0), index=speakers, name=metric
@@ -273,10 +291,10 @@ def probabilities(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarra
 
 
 def variance_share(values: pd.DataFrame, groups: pd.Series) -> pd.Series:
-    """The share of each column's variance that lies between groups (eta squared), 0 to 1.
+    """The share of each column's variance that lies between groups (eta squared), 0 to 1; NaN where it has none.
 
     Ranks are used, so that outliers do not decide (the statistic of the Kruskal-Wallis test).
     """
     ranks = values.rank()
     between = ranks.groupby(groups.to_numpy()).transform("mean")
-    return between.var() / ranks.var().replace(0, np.nan)
+    return between.var() / ranks.var()

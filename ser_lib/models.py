@@ -6,7 +6,7 @@ total weight, and answers `predict_proba` in the order of `classes_`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import eigh
@@ -25,14 +25,14 @@ MODELS = ("mlp", "xgboost", "mlp300", "logistic", "whitened", "majority")
 DETERMINISTIC = ("logistic", "whitened", "majority")  # the same with any seed
 RANK_LIMIT = 1e-7  # scikit-learn's bound of a rank before it becomes a normal deviate (about 5.2)
 NETWORKS = {
-    "rescnn": "logmel",
+    "corrcnn": "melpitch",
     "cnn_bilstm": "mfcc",
     "dense": "compact",
-}  # and their features; see `sequence`
+}  # and their features; see `sequence`, `correlation`
 
 # What `evaluate.search` tries, by model: parameters of the pipeline that `make` returns. The defaults
 # below are what it chose most often over the outer folds of eight emotions (reports/03_eight_search-True).
-SEARCH: dict[str, dict[str, list]] = {
+SEARCH: dict[str, dict[str, list[float]]] = {
     "mlp": {
         "withinclasswhitening__shrinkage": [0.3, 0.5, 0.7],
         "balanced__estimator__max_iter": [6, 10, 20],
@@ -60,7 +60,7 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def __init__(self, n_quantiles: int = 100):
         self.n_quantiles = n_quantiles
 
-    def fit(self, X, y=None):
+    def fit(self, X: np.ndarray, y: object = None) -> Self:
         X = np.asarray(X)
         self.n_features_in_ = X.shape[1]
         self.ranks_ = np.linspace(0, 1, min(self.n_quantiles, len(X)))
@@ -68,7 +68,7 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.quantiles_ = np.maximum.accumulate(quantiles.astype(np.float32))
         return self
 
-    def transform(self, X):
+    def transform(self, X: np.ndarray) -> np.ndarray:
         X = np.asarray(X)
         limit = float(-ndtri(RANK_LIMIT))
         return np.clip(
@@ -104,7 +104,7 @@ class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     def __init__(self, shrinkage: float = 0.7):
         self.shrinkage = shrinkage
 
-    def fit(self, X, y):
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         X = np.asarray(X, np.float64)
         classes, code = np.unique(y, return_inverse=True)
         means = np.stack([X[code == i].mean(axis=0) for i in range(len(classes))])
@@ -119,7 +119,7 @@ class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         self.n_features_in_ = X.shape[1]
         return self
 
-    def transform(self, X):
+    def transform(self, X: np.ndarray) -> np.ndarray:
         return (np.asarray(X, np.float32) - self.mean_) @ self.whiten_
 
 
@@ -140,7 +140,7 @@ class WhitenedRegression(ClassifierMixin, BaseEstimator):
         self.shrinkage = shrinkage
         self.C = C
 
-    def fit(self, X, y):
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         whitening = WithinClassWhitening(self.shrinkage)
         regression = LogisticRegression(C=self.C, class_weight="balanced", max_iter=1000)
         regression.fit(whitening.fit_transform(X, y), y)
@@ -153,10 +153,10 @@ class WhitenedRegression(ClassifierMixin, BaseEstimator):
         self.n_features_in_ = whitening.n_features_in_
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         return softmax(np.asarray(X, np.float64) @ self.coef_ + self.intercept_, axis=1)
 
-    def predict(self, X):
+    def predict(self, X: np.ndarray) -> np.ndarray:
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
@@ -166,10 +166,10 @@ class Balanced(ClassifierMixin, BaseEstimator):
     `MLPClassifier` and `XGBClassifier` take sample weights but have no `class_weight`.
     """
 
-    def __init__(self, estimator):
+    def __init__(self, estimator: BaseEstimator):
         self.estimator = estimator
 
-    def fit(self, X, y):
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         self.classes_, code = np.unique(y, return_inverse=True)
         self.estimator_ = clone(self.estimator)
         self.estimator_.fit(X, code, sample_weight=compute_sample_weight("balanced", code))
@@ -181,10 +181,10 @@ class Balanced(ClassifierMixin, BaseEstimator):
             vars(self.estimator_).pop(scaffold, None)
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         return self.estimator_.predict_proba(X)
 
-    def predict(self, X):
+    def predict(self, X: np.ndarray) -> np.ndarray:
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
@@ -197,7 +197,7 @@ def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:
         ``mlp`` and ``xgboost``: the two that are compared. ``mlp300``: the field's usual network, one
         hidden layer of 300 ReLU units with Adam on standardised features. ``logistic`` and
         ``majority``: the floor. ``whitened``: `WhitenedRegression` on ranks. Those of NETWORKS hear
-        frames, see `sequence`.
+        frames, see `sequence`, `correlation`.
     seed : int
         Of the weights' start and of all sampling.
     **parameters
@@ -256,13 +256,13 @@ def _majority(seed: int) -> Pipeline:
 
 def _network(name: str, seed: int) -> Pipeline:
     try:
-        from ser_lib import sequence
+        from ser_lib import correlation, sequence
     except ImportError as error:
         raise SerError(
             f"{name}: PyTorch is not installed; `pip install 'ser_lib[deep]'` brings it"
         ) from error
-    if name == "rescnn":
-        return make_pipeline(sequence.ResidualCNN(seed=seed))
+    if name == "corrcnn":
+        return make_pipeline(correlation.CorrelationCNN(steps=2000, seed=seed))
     kind = {"cnn_bilstm": sequence.CNNBiLSTM, "dense": sequence.Dense}[name]
     return make_pipeline(kind(steps=2000, batch=32, rate=1e-3, held=0.2, seed=seed))
 

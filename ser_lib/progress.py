@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -47,7 +48,8 @@ def parallel(
     results: list[Any] = []
     singly = 0  # how many of the next items go one at a time, since one of them may have ended a process
     bar = {"desc": what, "delay": 2, "leave": False, "disable": "SER_REPORT_DIR" in os.environ}
-    with tqdm(total=len(items), file=sys.stderr, **bar) as shown:
+    with tqdm(total=len(items), file=sys.stderr, **bar) as shown, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped")  # loky replaces one whose memory has grown
         while len(results) < len(items):
             done = len(results)
             now = items[done : done + 1] if singly else items[done:]

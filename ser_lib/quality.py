@@ -6,9 +6,9 @@ import numpy as np
 
 from ser_lib import lld
 from ser_lib.audio import Audio, mix_down
-from ser_lib.augment import active_level
 
-FRAME_S = 0.025  # seconds
+FRAME_S = 0.025  # seconds, of silence
+LEVEL_FRAME_S = 0.02  # seconds, of levels
 SILENT_DB = 40.0  # decibels below the loudest frame
 BAND_DB = 65.0  # decibels below the strongest band; what is weaker does not count as heard
 FLAT = 0.999  # of the peak: two samples in a row that are higher were cut off
@@ -18,7 +18,7 @@ CLIPPED = 0.001  # share of the samples
 SILENCE = 0.65  # share of the time; more than in any clip of RAVDESS
 NARROW_HZ = 4_200.0  # a telephone line ends at 3400
 LONG_S = 10.0  # seconds; the clips of RAVDESS have 3 to 5
-FAR = 1.3  # of `distance`, see `bundle`
+FAR = 1.3  # of `distance`, see `hearing`
 
 
 def describe(raw: np.ndarray, rate: int, clip: Audio) -> dict[str, float]:
@@ -37,6 +37,14 @@ def describe(raw: np.ndarray, rate: int, clip: Audio) -> dict[str, float]:
         `duration_s`, `sample_rate`, `channels`; `loudness_db`, of the active speech relative to full scale;
         `clipped`, the share of the samples; `silence`, the share of the time; `bandwidth_hz`, up to where
         anything is heard, at most half of the clip's rate.
+
+    Examples
+    --------
+    >>> from ser_lib.audio import prepare
+    >>> raw = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)[:, None] * np.repeat([0.0, 0.1], 8_000)[:, None]
+    >>> heard = describe(raw, 16_000, prepare(raw, 16_000, name="tone"))
+    >>> heard["duration_s"], float(heard["loudness_db"]), heard["silence"]
+    (1.0, -23.0, 0.5)
     """
     mono = mix_down(raw)
     size = np.abs(mono)
@@ -56,8 +64,41 @@ def describe(raw: np.ndarray, rate: int, clip: Audio) -> dict[str, float]:
     }
 
 
+def active_level(y: np.ndarray, rate: int) -> float:
+    """Root mean square of the frames less than `lld.ACTIVE_DB` below the loudest: speech without pauses.
+
+    Silence around the speech does not lower it. After the idea of ITU-T P.56, in fixed frames.
+
+    Examples
+    --------
+    >>> active_level(np.repeat([0.0, 0.5, 0.0], 16_000), 16_000)
+    0.5
+    """
+    power = frame_power(y, rate)
+    return float(np.sqrt(power[power >= power.max() * 10 ** (-lld.ACTIVE_DB / 10)].mean()))
+
+
+def frame_power(y: np.ndarray, rate: int) -> np.ndarray:
+    """Mean squares of frames of `LEVEL_FRAME_S` that do not overlap, shape (n_frames,).
+
+    Examples
+    --------
+    >>> frame_power(np.repeat([0.0, 0.5], 320), 16_000)
+    array([0.  , 0.25])
+    """
+    n = int(LEVEL_FRAME_S * rate)
+    return np.square(lld.frames(y, n, n)).mean(axis=1)
+
+
 def warnings(heard: dict[str, float]) -> list[str]:
-    """What of `describe`, and of the `distance` from the training clips, makes the answer doubtful."""
+    """What of `describe`, and of the `distance` from the training clips, makes the answer doubtful.
+
+    Examples
+    --------
+    >>> heard = {"loudness_db": -30.0, "clipped": 0.0, "silence": 0.7, "bandwidth_hz": 8000, "duration_s": 3.0}
+    >>> warnings(heard)
+    ['most of this is silence (70%)']
+    """
     found = {
         f"very quiet ({heard['loudness_db']:.0f} dB): speak closer to the microphone, or raise its level": heard[
             "loudness_db"

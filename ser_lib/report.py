@@ -63,7 +63,7 @@ class Report:
         self.folder = Path(os.environ.get(FOLDER_VARIABLE) or REPORTS / "interactive" / notebook)
         parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.results: list[dict] = []
+        self.results: list[dict[str, Any]] = []
 
     @property
     def model_path(self) -> Path:
@@ -74,7 +74,7 @@ class Report:
     def figure(self, drawn: Figure | Axes, name: str) -> None:
         """Save a figure as `<name>.webp`; the notebook shows it as well."""
         png = io.BytesIO()
-        (drawn if isinstance(drawn, Figure) else drawn.figure).savefig(png)
+        (drawn if isinstance(drawn, Figure) else drawn.figure).savefig(png)  # type: ignore[union-attr]  # no report has subfigures
         (self.folder / f"{name}.webp").write_bytes(webp(png.getvalue()))
 
     def add(self, value: float, low: float | None = None, high: float | None = None, **about: Any) -> None:
@@ -131,7 +131,7 @@ def data_hash(table: pd.DataFrame) -> str:
     return sha256(content + "".join(table.columns).encode()).hexdigest()[:16]
 
 
-def read_run(name: str) -> dict:
+def read_run(name: str) -> dict[str, Any]:
     """The row of another run, beside this run's folder or in the committed reports: its notebook, parameters and data hash."""
     beside = os.environ.get(FOLDER_VARIABLE)
     found = ledger.find(name, ledger.FILE, Path(beside).parent if beside else ledger.REPORTS)
@@ -141,7 +141,7 @@ def read_run(name: str) -> dict:
 # --- what a run is made of -------------------------------------------------------------------------
 
 
-def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict:
+def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict[str, Any]:
     """The row of a run before it starts; one with the same `ledger.KEY` columns would give the same.
 
     Raises
@@ -285,7 +285,7 @@ def _sections(html: str) -> list[dict[str, Any]]:
     return [{"level": int(level), "id": anchor, "text": text} for level, anchor, text in found]
 
 
-def _smaller(match: re.Match) -> str:
+def _smaller(match: re.Match[str]) -> str:
     return f"data:image/webp;base64,{base64.b64encode(webp(base64.b64decode(match[1]))).decode()}"
 
 

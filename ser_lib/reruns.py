@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 from joblib import cpu_count
 
-from ser_lib import index, ledger, parameters, report
+from ser_lib import index, ledger, parameters, report, tracking
 from ser_lib.errors import ReportError, SerError
 from ser_lib.ledger import REPORTS
 
@@ -97,7 +97,7 @@ def plan(
         parameters.check_names(run.notebook, list(given))
     if not re.fullmatch(r"[\w-]*", name):
         raise ReportError(f"--name {name}: letters, digits, - and _ make the name of a folder")
-    runs: dict[tuple, Run] = {}
+    runs: dict[tuple[str, str], Run] = {}
     known = {*ledger.done(out), *(run.name for run in RUNS)}
     for run in chosen:
         values = {key: parameters.convert(run.notebook, key, text) for key, text in given.items()}
@@ -168,7 +168,12 @@ def failed(out: Path = REPORTS, notebooks: Sequence[str] = ()) -> list[Run]:
 
 
 def execute(
-    run: Run, out: Path = REPORTS, *, force: bool = False, processes: int | None = None, say=print
+    run: Run,
+    out: Path = REPORTS,
+    *,
+    force: bool = False,
+    processes: int | None = None,
+    say: Callable[[str], object] = print,
 ) -> Path:
     """Execute one run, unless it is done and nothing it depends on has changed, and return its folder.
 
@@ -222,7 +227,7 @@ def _in_a_process(running: Path, processes: int | None) -> int:
     log = running / "stderr.txt"
     with log.open("w") as errors:
         command = [sys.executable, "-m", "ser_lib.report", str(running)]
-        quiet = {"stdout": errors, "stderr": errors} if processes else {}
+        quiet: dict[str, Any] = {"stdout": errors, "stderr": errors} if processes else {}
         # its standard input ends when this process does, and then it ends
         child = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment, **quiet)
         with child:
@@ -240,7 +245,7 @@ def execute_all(
     force: bool = False,
     keep_going: bool = False,
     mlflow: str = "",
-    say=print,
+    say: Callable[[str], object] = print,
 ) -> None:
     """Execute the runs in order, `jobs` at a time, then rebuild the index.
 
@@ -251,7 +256,7 @@ def execute_all(
     keep_going : bool
         Whether one that failed leaves the others going.
     mlflow : str
-        URI of a tracking store in which each is logged when it ends, as `index.tracking`.
+        URI of a tracking store in which each is logged when it ends, as `tracking.connect`.
 
     Raises
     ------
@@ -261,7 +266,7 @@ def execute_all(
     cores = cpu_count()
     jobs = min(cores if jobs < 0 else jobs, len(runs))
     processes = max(1, cores // jobs) if jobs > 1 else None
-    log = index.tracking(mlflow, out) if mlflow else lambda name: None
+    log = tracking.connect(mlflow, out) if mlflow else lambda name: None
     errors = []
     with ThreadPoolExecutor(jobs) as pool:
         started = {

@@ -10,6 +10,7 @@ import platform
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from ser_lib.errors import AudioError, CorpusError
 from ser_lib.features import FeatureConfig, extract
 
 LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
+COMPUTE = ("audio", "decoding", "features", "functionals", "lld")  # the modules that decide on a row
+CHANGE = ("augment", "quality", "stress")  # and on what is done to a waveform first
 
 # what was read from a file: its stamp, its duration, rate, channels and content hash, and its features
 Read = tuple[tuple[int, int], tuple[float, int, int, str], np.ndarray]
@@ -30,12 +33,12 @@ def code_hash(*modules: str) -> str:
     return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
-def provenance(config: FeatureConfig) -> dict:
+def provenance(config: FeatureConfig) -> dict[str, Any]:
     """What a feature table is made by: configuration, its hash, code hash and library versions."""
     return {
         "config": dataclasses.asdict(config),
         "config_hash": config.hash,
-        "code_hash": code_hash("audio", "lld", "features"),
+        "code_hash": code_hash(*COMPUTE),
         "ser_lib": __version__,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -45,7 +48,7 @@ def key(config: FeatureConfig, change: audio.Change | None, seed: int) -> str:
     """What finds the cached rows that are made in one way."""
     made = provenance(config)
     if change is not None:
-        made |= {"change": repr(change), "seed": seed, "change_code": code_hash("augment")}
+        made |= {"change": repr(change), "seed": seed, "change_code": code_hash(*CHANGE)}
     return sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -40,10 +41,11 @@ class Network(ClassifierMixin, BaseEstimator):
     """
 
     shape: tuple[int, int]  # frames, values a frame
-    mixup = False
     whole = False  # whether it hears the zeros up to the last frame of `shape`
 
-    def __init__(self, steps=5000, batch=16, rate=2e-3, held=0.0, seed=0):
+    def __init__(
+        self, steps: int = 5000, batch: int = 16, rate: float = 2e-3, held: float = 0.0, seed: int = 0
+    ):
         self.steps = steps
         self.batch = batch
         self.rate = rate
@@ -58,7 +60,22 @@ class Network(ClassifierMixin, BaseEstimator):
         """What is done to the frames of a training batch."""
         return frames
 
-    def fit(self, X, y, speakers=None):
+    def _start(self, module: nn.Module, frames: Tensor, target: Tensor, rng: np.random.Generator) -> None:
+        """What is fitted before the first step."""
+
+    def _loss(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        length: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        rng: np.random.Generator,
+    ) -> Tensor:
+        """Of a batch; target of shape (n, n_classes), weight (n,)."""
+        return cross_entropy(module(x, length), target, weight)
+
+    def fit(self, X: np.ndarray, y: np.ndarray, speakers: Any = None) -> Self:
         self.classes_, code = np.unique(y, return_inverse=True)
         self.n_features_in_, n = np.shape(X)[1], len(self.classes_)
         frames = self._frames(X)
@@ -82,6 +99,7 @@ class Network(ClassifierMixin, BaseEstimator):
 
     def _train(self, frames: Tensor, target: Tensor, weight: Tensor, apart: np.ndarray) -> None:
         rng, module = np.random.default_rng(self.seed), self._module(target.shape[1])
+        self._start(module, frames[~apart], target[~apart], rng)
         optimizer = torch.optim.AdamW(module.parameters(), self.rate, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, self.steps, pct_start=0.25)
         averaged, best = copy.deepcopy(module), -1.0
@@ -90,9 +108,7 @@ class Network(ClassifierMixin, BaseEstimator):
         for step, rows in zip(range(1, 1 + self.steps), batches, strict=False):
             x, length = self._ready(self._varied(frames[rows], rng))
             wanted, share = target[rows], weight[rows]
-            if self.mixup and rng.random() < 0.5:
-                x, length, wanted, share = _mixed(x, length, wanted, share, rng)
-            loss = -(share * (wanted * module.train()(x, length).log_softmax(1)).sum(1)).mean()
+            loss = self._loss(module.train(), x, length, wanted, share, rng)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 5.0)
@@ -108,7 +124,7 @@ class Network(ClassifierMixin, BaseEstimator):
                 if self.heard_[-1] > best:
                     best, self.state_ = self.heard_[-1], copy.deepcopy(averaged.state_dict())
 
-    def _frames(self, X) -> Tensor:
+    def _frames(self, X: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(X, np.float32)).reshape(len(X), *self.shape)
 
     def _ready(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,12 +137,12 @@ class Network(ClassifierMixin, BaseEstimator):
         with torch.inference_mode():
             return torch.cat([module.eval()(*self._ready(part)) for part in frames.split(64)])
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         module = self._module(len(self.classes_))
         module.load_state_dict(self.state_)
         return self._logits(module, self._frames(X)).softmax(1).numpy()
 
-    def predict(self, X):
+    def predict(self, X: np.ndarray) -> np.ndarray:
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
@@ -137,121 +153,21 @@ def _batches(rows: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[
         yield from (order[i : i + size] for i in range(0, max(1, len(rows) - size + 1), size))
 
 
-def _mixed(x: Tensor, length: Tensor, target: Tensor, weight: Tensor, rng: np.random.Generator):
-    """A batch mixed with itself in another order. Source: Zhang et al. (2018), mixup."""
-    share, other = rng.beta(0.3, 0.3), torch.from_numpy(rng.permutation(len(x)))
-    share = float(max(share, 1 - share))
-    x, target, weight = (share * one + (1 - share) * one[other] for one in (x, target, weight))
-    return x, torch.maximum(length, length[other]), target, weight
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean over a batch; logits and target of shape (n, n_classes), weight (n,)."""
+    return -(weight * (target * logits.log_softmax(1)).sum(1)).mean()
 
 
-@torch.no_grad()
 def _follow(averaged: nn.Module, module: nn.Module, keep: float) -> None:
-    for mean, now in zip(averaged.state_dict().values(), module.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(now, 1 - keep)
-        else:
-            mean.copy_(now)
+    with torch.no_grad():
+        for mean, now in zip(averaged.state_dict().values(), module.state_dict().values(), strict=True):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(now, 1 - keep)
+            else:
+                mean.copy_(now)
 
 
-# --- networks --------------------------------------------------------------------------------------
-
-
-class ResidualCNN(Network):
-    """Ours: convolutions along time with growing gaps, gated by channel, pooled by attention (mean, deviation).
-
-    A training clip is heard at another speed, with its bands shifted and stretched as by another pitch and
-    vocal tract, at another level and colour, with a noise floor, and with parts masked (SpecAugment).
-    """
-
-    shape = FRAMES["logmel"]
-    mixup = True
-
-    def _module(self, n_classes):
-        return _Residual(self.shape[1], n_classes)
-
-    def _varied(self, frames, rng):
-        out = torch.full_like(frames, torch.nan)
-        for i, one in enumerate(frames.numpy()):
-            one = _other_voice(one[~np.isnan(one[:, 0])], rng, self.mean_.numpy())
-            out[i, : len(one)] = torch.from_numpy(one[: frames.shape[1]])
-        return out
-
-
-def _other_voice(x: np.ndarray, rng: np.random.Generator, mean: np.ndarray) -> np.ndarray:
-    """A clip's bands in decibels, shape (n_frames, n_bands), as another speaker, room and device might give them."""
-    n, bands = x.shape
-    x = _at(x, np.linspace(0, n - 1, max(8, round(n * rng.uniform(0.83, 1.25)))))
-    x = _at(x.T, np.arange(bands) * rng.uniform(0.96, 1.04) + rng.uniform(-3, 3)).T
-    colour = np.linspace(-1, 1, bands) * rng.normal(0, 2)
-    colour += (
-        1.5 * rng.normal() * np.sin(np.linspace(0, np.pi * rng.uniform(1, 4), bands) + rng.uniform(0, 6))
-    )
-    x = x + rng.normal(0, 3) + colour
-    if rng.random() < 0.3:
-        floor = x.max() - rng.uniform(35, 70) + rng.normal(0, 3, x.shape)
-        x = 10 * np.logaddexp(x * np.log(10) / 10, floor * np.log(10) / 10) / np.log(10)
-    for _ in range(2):
-        width = rng.integers(0, 9)
-        start = rng.integers(0, bands - width + 1)
-        x[:, start : start + width] = mean[start : start + width]
-        width = rng.integers(0, min(12, len(x) // 4) + 1)
-        start = rng.integers(0, len(x) - width + 1)
-        x[start : start + width] = mean
-    return x.astype(np.float32)
-
-
-def _at(x: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Rows of `x` at fractional places, linear in between."""
-    places = np.clip(places, 0, len(x) - 1)
-    low = places.astype(int)
-    part = (places - low)[:, None].astype(np.float32)
-    return x[low] * (1 - part) + x[np.minimum(low + 1, len(x) - 1)] * part
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int, n_classes: int, channels: int = 96, dropout: float = 0.4):
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv1d(width, channels, 5, 2, 2, bias=False), nn.BatchNorm1d(channels), nn.ReLU()
-        )
-        self.blocks = nn.ModuleList([_Block(channels, gap) for gap in (1, 2, 3, 4)])
-        self.dropout = nn.Dropout(dropout)
-        self.attention = nn.Sequential(nn.Linear(channels, 64), nn.Tanh(), nn.Linear(64, 1))
-        self.out = nn.Linear(2 * channels, n_classes)
-
-    def forward(self, x: Tensor, length: Tensor) -> Tensor:
-        h = self.stem(x.transpose(1, 2))
-        heard = (torch.arange(h.shape[2])[None] < ((length + 1) // 2)[:, None])[:, None].float()
-        h = h * heard
-        for block in self.blocks:
-            h = block(h, heard)
-        h = self.dropout(h.transpose(1, 2))
-        score = self.attention(h)[..., 0].masked_fill(heard[:, 0] == 0, -1e4)
-        weight = score.softmax(1)[..., None]
-        mean = (weight * h).sum(1)
-        deviation = ((weight * h * h).sum(1) - mean * mean).clamp_min(1e-4).sqrt()
-        return self.out(self.dropout(torch.cat([mean, deviation], 1)))
-
-
-class _Block(nn.Module):
-    def __init__(self, channels: int, gap: int):
-        super().__init__()
-        self.first, self.second = (
-            nn.Sequential(
-                nn.Conv1d(channels, channels, 3, 1, gap, dilation=gap, bias=False), nn.BatchNorm1d(channels)
-            )
-            for _ in range(2)
-        )
-        self.dropout = nn.Dropout1d(0.1)
-        self.gate = nn.Sequential(
-            nn.Linear(channels, channels // 4), nn.ReLU(), nn.Linear(channels // 4, channels), nn.Sigmoid()
-        )
-
-    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
-        h = self.second(self.dropout(F.relu(self.first(x))) * heard) * heard
-        gate = self.gate(h.sum(2) / heard.sum(2))[..., None]
-        return F.relu(x + gate * h)
+# --- the tutorials' networks -----------------------------------------------------------------------
 
 
 class CNNBiLSTM(Network):
@@ -260,7 +176,7 @@ class CNNBiLSTM(Network):
     shape = FRAMES["mfcc"]
     whole = True
 
-    def _module(self, n_classes):
+    def _module(self, n_classes: int) -> nn.Module:
         return _CNNBiLSTM(self.shape[1], n_classes)
 
 
@@ -284,7 +200,7 @@ class Dense(Network):
 
     shape = (1, 105)
 
-    def _module(self, n_classes):
+    def _module(self, n_classes: int) -> nn.Module:
         return _Dense(self.shape[1], n_classes)
 
 

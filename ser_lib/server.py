@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import prometheus_client as prometheus
 import waitress
@@ -18,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUnavailable
+from werkzeug.wrappers import Response
 
 from ser_lib import audio
 from ser_lib.errors import AudioError
@@ -37,9 +39,9 @@ DRAIN_S = 30.0  # seconds in which requests under way are still answered after S
 class Counts:
     """What /metrics tells, of this process."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
-        made = {"registry": self.registry, "namespace": "ser"}
+        made: dict[str, Any] = {"registry": self.registry, "namespace": "ser"}
         self.requests = prometheus.Counter(
             "requests", "Answers by route and status.", ["route", "status"], **made
         )
@@ -63,12 +65,12 @@ class Slots:
     def __init__(self, n: int, wait: float, gauge: prometheus.Gauge):
         self.free, self.wait, self.gauge = threading.BoundedSemaphore(n), wait, gauge
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         if not self.free.acquire(timeout=self.wait):
             raise ServiceUnavailable("too many clips at once; try again in a second", retry_after=1)
         self.gauge.inc()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.gauge.dec()
         self.free.release()
 
@@ -76,11 +78,11 @@ class Slots:
 class InMemory(Request):
     """A request whose form files never touch the disk, where werkzeug would put large ones."""
 
-    def _get_file_stream(self, *sizes, **types) -> io.BytesIO:
+    def _get_file_stream(self, *sizes: object, **types: object) -> io.BytesIO:
         return io.BytesIO()
 
 
-def problem(error: HTTPException) -> dict:
+def problem(error: HTTPException) -> dict[str, Any]:
     """An error as RFC 9457 has it."""
     return {"type": "about:blank", "title": error.name, "status": error.code, "detail": error.description}
 
@@ -89,11 +91,11 @@ def flask_app(name: str, counts: Counts, *, max_bytes: int) -> Flask:
     """An application that keeps uploads in memory, answers errors as JSON, and counts its answers."""
     app = Flask(name, static_folder="ser_lib/web", static_url_path="/web")
     app.request_class = InMemory
-    app.json.sort_keys = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.config.update(MAX_CONTENT_LENGTH=max_bytes, MAX_FORM_MEMORY_SIZE=max_bytes)
 
     @app.errorhandler(HTTPException)
-    def refuse(error):
+    def refuse(error: HTTPException) -> Response:
         if isinstance(error, RequestEntityTooLarge) and not error.description.endswith("in a request"):
             error.description = too_large(max_bytes)
         response = error.get_response()
@@ -101,7 +103,7 @@ def flask_app(name: str, counts: Counts, *, max_bytes: int) -> Flask:
         return response
 
     @app.after_request
-    def finish(response):
+    def finish(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "none"
         counts.requests.labels(route, response.status_code).inc()
         response.headers.update(HEADERS)
@@ -147,7 +149,7 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
     )  # fmt: skip
     drained = threading.Event()
 
-    def stop(*_):
+    def stop(*_: object) -> None:
         if drained.is_set():
             raise SystemExit  # which waitress takes for its end
         threading.Thread(target=drain, args=(serving, drained)).start()
@@ -157,7 +159,7 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
     serving.run()
 
 
-def drain(serving, drained: threading.Event) -> None:
+def drain(serving: Any, drained: threading.Event) -> None:
     """Take no new connection, wait for the answers that are due, then stop the server by a second SIGTERM."""
     serving.adj.connection_limit = 0
     end = time.monotonic() + DRAIN_S
@@ -174,7 +176,7 @@ class ProblemTask(ErrorTask):
 
     max_bytes: int
 
-    def execute(self):
+    def execute(self) -> None:
         error = self.request.error
         detail = too_large(self.max_bytes) if error.code == 413 else error.body
         said = {"type": "about:blank", "title": error.reason, "status": error.code, "detail": detail}

@@ -11,16 +11,12 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 
 from ser_lib import guard
-from ser_lib.corpus import CLIP_COLUMNS, SAME_SPEAKERS
 from ser_lib.errors import CorpusError
+from ser_lib.tables import ABOUT
 
-ABOUT = (*CLIP_COLUMNS, guard.SOURCE)  # the columns of a feature table that are no features
 Sides = dict[int, tuple[np.ndarray, np.ndarray]]  # by fold: the rows trained on, the rows tested
 
 PROTOCOLS = ("actors5", "loso", "random")
-MIN_CLIPS = 10  # of an emotion: its recall then goes in steps of a tenth
-MIN_SPEAKERS = 5  # the intervals resample speakers, and `actors5` has five folds
-MIN_EACH = 3  # speakers of an emotion: one is tested, and what the others have in common is learnt
 
 # Luna-Jimenez et al. (2021), subject-wise five-fold split of RAVDESS: the test actors of each fold.
 RAVDESS_FOLDS = (
@@ -61,10 +57,16 @@ def assign_folds(clips: pd.DataFrame, protocol: str = "actors5", *, seed: int = 
     Sample-identical clips (same `audio_sha256`) always share a fold. Folds are made of the originals;
     an altered copy (see `guard`) has the fold of its source, in which it is neither tested nor, since
     that fold is tested, trained on.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"speaker": ["ann", "ben", "ann"], "emotion": ["sad", "sad", "happy"]})
+    >>> assign_folds(clips, "loso").to_list()
+    [0, 1, 0]
     """
     if protocol not in PROTOCOLS:
         raise CorpusError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    held = _originals(clips)
+    held = clips[guard.originals(clips)]
     folds = _random(held, seed) if protocol == "random" else _by_speaker(held, protocol)
     folds = _join_duplicates(held, folds)
     if protocol != "random":
@@ -78,25 +80,39 @@ def sides(table: pd.DataFrame, protocol: str = "actors5", *, seed: int = 0, guar
     Parameters
     ----------
     guarded : bool
-        Without, folds are made as if copies and twins were clips of their own, and nothing is
-        checked: only to show what a leak is worth.
+        Without, folds are made and checked as if copies and twins were clips of their own: only to
+        show what a leak is worth.
 
     Raises
     ------
     ContaminationError
         As `guard.check`.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"clip_id": list("abc"), "speaker": ["ann", "ben", "ann"], "emotion": "sad"})
+    >>> {fold: (train.tolist(), test.tolist()) for fold, (train, test) in sides(clips, "loso").items()}
+    {0: ([1], [0, 2]), 1: ([0, 2], [1])}
     """
     clips = _about(table)
     if not guarded:
         clips = clips.drop(columns=[guard.SOURCE, "audio_sha256"], errors="ignore")
     folds = assign_folds(clips, protocol, seed=seed)
-    return _sides(clips, folds, guarded=guarded, speakers=protocol != "random")
+    return _sides(clips, folds, speakers=protocol != "random")
 
 
 def inner_sides(table: pd.DataFrame, train: np.ndarray, n: int = 4) -> Sides:
-    """As `sides`, at most `n` folds of whole speakers within the rows `train`, to choose or calibrate by."""
+    """As `sides`, at most `n` folds of whole speakers within the rows `train`, to choose or calibrate by.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"clip_id": list("abcd"), "speaker": ["ann", "ben", "cat", "ann"], "emotion": "sad"})
+    >>> inner = inner_sides(clips, np.array([1, 2]))  # ann is tested outside
+    >>> sorted((train.tolist(), test.tolist()) for train, test in inner.values())
+    [([1], [2]), ([2], [1])]
+    """
     clips = _about(table).iloc[train]
-    inner = _sides(clips, inner_folds(clips, n))
+    inner = _sides(clips, inner_folds(clips, n), speakers=True)
     return {fold: (train[heard], train[tested]) for fold, (heard, tested) in inner.items()}
 
 
@@ -104,14 +120,13 @@ def _about(table: pd.DataFrame) -> pd.DataFrame:
     return table[[name for name in ABOUT if name in table]]
 
 
-def _sides(clips: pd.DataFrame, folds: pd.Series, *, guarded: bool = True, speakers: bool = True) -> Sides:
+def _sides(clips: pd.DataFrame, folds: pd.Series, *, speakers: bool) -> Sides:
     numbers = folds.to_numpy()
     may_test = guard.originals(clips) & (numbers >= 0)
     found = {}
     for fold in np.unique(numbers[may_test]).tolist():  # a part of RAVDESS may leave some empty
         train, test = np.flatnonzero(numbers != fold), np.flatnonzero(may_test & (numbers == fold))
-        if guarded:
-            guard.check(clips, train, test, speakers=speakers)
+        guard.check(clips, train, test, speakers=speakers)
         found[fold] = train, test
     return found
 
@@ -123,15 +138,16 @@ def inner_folds(clips: pd.DataFrame, n: int) -> pd.Series:
     ------
     CorpusError
         Fewer than two speakers, or a copy whose source is not there.
+
+    Examples
+    --------
+    >>> inner_folds(pd.DataFrame({"speaker": ["ann", "ben", "ann", "cat"]}), 3).to_list()
+    [0, 2, 0, 1]
     """
-    held = _originals(clips)
+    held = clips[guard.originals(clips)]
     if held["speaker"].nunique() < 2:
         raise CorpusError("1 speaker in training: choosing on unheard speakers needs at least 2")
     return _with_copies(clips, held, held["speaker"].map(_grouped(held, n)).astype(int).rename("fold"))
-
-
-def _originals(clips: pd.DataFrame) -> pd.DataFrame:
-    return clips[guard.originals(clips)] if guard.SOURCE in clips else clips
 
 
 def _with_copies(clips: pd.DataFrame, held: pd.DataFrame, folds: pd.Series) -> pd.Series:
@@ -205,82 +221,14 @@ def assert_speakers_apart(clips: pd.DataFrame, folds: pd.Series) -> None:
     ------
     CorpusError
         Names the speakers.
+
+    Examples
+    --------
+    >>> assert_speakers_apart(pd.DataFrame({"speaker": ["ann", "ben", "ann"]}), pd.Series([0, 1, 1]))
+    Traceback (most recent call last):
+    ser_lib.errors.CorpusError: speaker(s) ann in more than one fold; are clips of two speakers identical?
     """
     spread = folds.groupby(clips["speaker"]).nunique()
     if (spread > 1).any():
         names = ", ".join(spread[spread > 1].index.astype(str))
         raise CorpusError(f"speaker(s) {names} in more than one fold; are clips of two speakers identical?")
-
-
-def doubts(clips: pd.DataFrame, protocol: str = "actors5") -> list[str]:
-    """Why a report under a protocol could not be run or trusted, each with the remedy; empty where it could.
-
-    Parameters
-    ----------
-    clips : DataFrame
-        With the columns of `CLIP_COLUMNS` that tell a clip apart: id, corpus, speaker, emotion, content.
-    protocol : one of PROTOCOLS
-    """
-    apart = protocol != "random"
-    emotions, speakers = clips["emotion"].value_counts(), clips["speaker"].nunique()
-    found = []
-    if len(emotions) < 2:
-        found.append(f"one emotion, {emotions.index[0]}: nothing to tell apart; add clips of another")
-    if apart and speakers < MIN_SPEAKERS:
-        found.append(
-            f"{speakers} speaker(s): {protocol} tests on unheard speakers, and below {MIN_SPEAKERS} says little of "
-            "the next one; add recordings of others"
-        )
-    remedy = "add some, or leave the label out (null in labels.yaml, or without it in emotions=…)"
-    for emotion, part in clips.groupby("emotion"):
-        n, who = len(part), sorted(part["speaker"].unique())
-        if n < MIN_CLIPS:
-            found.append(f"{emotion}: {n} clip(s), at least {MIN_CLIPS} are needed; {remedy}")
-        elif apart and len(who) < min(MIN_EACH, speakers):
-            found.append(
-                f"{emotion}: only of {', '.join(who)}, at least {MIN_EACH} speakers are needed; {remedy}"
-            )
-    found += [*_written_twice(emotions.index), *_mixed_up(clips)]
-    return found or _untaught(clips, protocol)
-
-
-def _written_twice(emotions: pd.Index) -> list[str]:
-    alike = emotions.to_series().groupby(emotions.str.strip().str.lower())
-    return [
-        f"{' and '.join(repr(name) for name in names)} differ only in writing; make one of them the other in labels.yaml"
-        for _, names in alike
-        if len(names) > 1
-    ]
-
-
-def _mixed_up(clips: pd.DataFrame) -> list[str]:
-    """Clips of the same samples that are told differently, and speakers that may be two."""
-    found = []
-    for _, twins in clips[clips["audio_sha256"].duplicated(keep=False)].groupby("audio_sha256"):
-        for column in ("emotion", "speaker"):
-            if len(told := twins[column].unique()) > 1:
-                found.append(
-                    f"{' and '.join(twins['clip_id'])}: the same samples, but {column} {' and '.join(told)}; "
-                    "correct one, or take both out"
-                )
-    of = clips.assign(corpus=clips["corpus"].replace(SAME_SPEAKERS)).groupby("speaker")["corpus"].unique()
-    return found + [
-        f"speaker {speaker} is in {' and '.join(corpora)} and taken for one person; name two people differently, "
-        "and give one person one corpus"
-        for speaker, corpora in of.items()
-        if len(corpora) > 1
-    ]
-
-
-def _untaught(clips: pd.DataFrame, protocol: str) -> list[str]:
-    """Emotions that a fold tests and never trains."""
-    try:
-        found = sides(clips, protocol)
-    except CorpusError as error:
-        return [str(error)]
-    emotion = clips["emotion"].to_numpy()
-    alone = {name for train, test in found.values() for name in set(emotion[test]) - set(emotion[train])}
-    return [
-        f"{name}: a fold tests all speakers that say it; add recordings of others, or use protocol=loso"
-        for name in sorted(alone)
-    ]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ser_lib import adapt, bundle, evaluate, guard, tables
 from ser_lib.corpus import emotion_list, find_audio, sources
-from ser_lib.errors import BundleError, ReportError
+from ser_lib.errors import BundleError, CorpusError, ReportError
 from ser_lib.features import FeatureConfig, feature_names
+from ser_lib.hearing import Typical
 from ser_lib.report import read_run
 
 COMPARISON = "03_mlp_vs_boosting"
+INTENSITIES = ("normal", "strong")
 
 
-def settings(run: str, source: str) -> dict:
+def settings(run: str, source: str) -> dict[str, Any]:
     """The parameters of a run of notebook 03, to go by them on the same corpus.
 
     Parameters
@@ -52,7 +55,28 @@ def _places(source: str) -> list[Path]:
     return [path.resolve() for path in sources(named)] if named else []
 
 
-def fit(rows: pd.DataFrame, model: str, *, seed: int = 0, enroll: int = 0, intensity: str = "") -> dict:
+def by_intensity(table: pd.DataFrame) -> pd.DataFrame:
+    """The clips of the emotions that were spoken at two intensities, with the intensity in place of the emotion.
+
+    It is evaluated like any table. RAVDESS has no strong neutral clip: with the neutral ones, telling
+    them from the others would count as hearing the intensity.
+
+    Raises
+    ------
+    CorpusError
+        The intensities are not known.
+    """
+    known = table[table["intensity"].isin(INTENSITIES)]
+    kinds = known.groupby("emotion")["intensity"].nunique()
+    both = known[known["emotion"].isin(kinds.index[kinds > 1])].reset_index(drop=True)
+    if both.empty:
+        raise CorpusError("no emotion with clips of two intensities; a model of intensity needs them")
+    return both.assign(emotion=both["intensity"])
+
+
+def fit(
+    rows: pd.DataFrame, model: str, *, seed: int = 0, enroll: int = 0, intensity: str = ""
+) -> dict[str, Any]:
     """Models of all speakers, and what else `bundle.save` takes: `models`, `typical`, `speakers`.
 
     Parameters
@@ -71,12 +95,12 @@ def fit(rows: pd.DataFrame, model: str, *, seed: int = 0, enroll: int = 0, inten
         models["enrolled"] = evaluate.fit_all(adapt.enrolled(rows, n=enroll), model, seed=seed)
         speakers = adapt.speakers(adapt.neutral_clips(rows, n=enroll))
     if intensity:
-        models["intensity"] = evaluate.fit_all(evaluate.by_intensity(rows), intensity, seed=seed)
-    values = rows.loc[guard.originals(rows), evaluate.feature_columns(rows)].to_numpy(float)
-    return {"models": models, "typical": bundle.Typical.of(values), "speakers": speakers}
+        models["intensity"] = evaluate.fit_all(by_intensity(rows), intensity, seed=seed)
+    values = rows.loc[guard.originals(rows), tables.feature_columns(rows)].to_numpy(float)
+    return {"models": models, "typical": Typical.of(values), "speakers": speakers}
 
 
-def again(path: Path) -> dict:
+def again(path: Path) -> dict[str, Any]:
     """Fit a model of RAVDESS again from the shipped tables and write it in its place; return the new passport.
 
     The choice, the calibration and the scores are those of the passport: they were measured on the same clips
@@ -95,12 +119,12 @@ def again(path: Path) -> dict:
             f"{path}: trained on other clips than the shipped tables hold, of {held or 'an unknown corpus'}; train it anew from "
             f"them: `python -m ser_lib reports --notebook 04 --force -p corpus=… -p run=… -p model_path={path}`"
         )
-    table = evaluate.select(tables.shipped(), emotion_list(about["headline"]["emotions"]))
+    table = tables.select(tables.shipped(), emotion_list(about["headline"]["emotions"]))
     if trained["clips"] != len(table):
         raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
     if passport["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")
-    rows = tables.with_shipped_copies(table) if trained["copies"] else table
+    rows = tables.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
     parts = fit(
         rows,
         about["estimator"],

@@ -9,10 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from test_evaluate import synthetic
 
-from ser_lib import adapt, corpus, evaluate, metrics, tables
+from ser_lib import adapt, corpus, evaluate, extraction, features, metrics, tables
 from ser_lib.augment import Gain
 from ser_lib.errors import CorpusError
-from ser_lib.speakers import PRIOR_DEVIATION, PRIOR_MEAN
+from ser_lib.hearing import PRIOR_DEVIATION, PRIOR_MEAN
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SPEAKERS = ("01", "02", "03", "05", "10", "17")  # of several published folds
@@ -38,7 +38,7 @@ def voices(*, each: int = 4, offset: float = 5.0, seed: int = 0) -> pd.DataFrame
 def with_copies(table: pd.DataFrame) -> pd.DataFrame:
     """The table with an altered copy of every clip."""
     copies = table.assign(source_clip=table["clip_id"], clip_id=table["clip_id"] + "+", audio_sha256=None)
-    copies[evaluate.feature_columns(table)] += np.float32(0.25)
+    copies[tables.feature_columns(table)] += np.float32(0.25)
     return pd.concat([table, copies], ignore_index=True)
 
 
@@ -55,7 +55,7 @@ def test_each_speaker_is_standardised():
     found = adapt.transductive(table)
     assert list(found.columns) == list(table.columns)
     assert (found.dtypes == table.dtypes).all()
-    columns = evaluate.feature_columns(table)
+    columns = tables.feature_columns(table)
     assert_frame_equal(found.drop(columns=columns), table.drop(columns=columns))
     for speaker, part in table.groupby("speaker"):
         x = part[columns[:4]].to_numpy(float)
@@ -69,19 +69,19 @@ def test_labels_and_other_speakers_change_nothing():
     other = table.assign(emotion=table["emotion"].to_numpy()[::-1])
     other.loc[other["speaker"] == "05", "mfcc_00_mean"] *= 3
     mine = (table["speaker"] != "05").to_numpy()
-    columns = evaluate.feature_columns(table)
+    columns = tables.feature_columns(table)
     assert_frame_equal(adapt.transductive(table)[columns][mine], adapt.transductive(other)[columns][mine])
 
 
 def test_a_speaker_of_one_clip_says_nothing():
     table = voices().iloc[:1]
-    assert (adapt.transductive(table)[evaluate.feature_columns(table)] == 0).all(axis=None)
+    assert (adapt.transductive(table)[tables.feature_columns(table)] == 0).all(axis=None)
 
 
 def test_copies_are_standardised_by_their_originals():
     table = voices()
     found = adapt.transductive(with_copies(table))
-    columns = evaluate.feature_columns(table)
+    columns = tables.feature_columns(table)
     assert_frame_equal(found[columns].iloc[: len(table)], adapt.transductive(table)[columns])
     copies = found[columns].iloc[len(table) :].reset_index(drop=True)
     assert (copies[columns[:4]] > found[columns[:4]].iloc[: len(table)]).all(axis=None)
@@ -91,7 +91,7 @@ def test_transductive_frames_differ_by_their_speaker_no_more():
     rng = np.random.default_rng(0)
     frames = rng.normal(-40, 5, (12, 6, 3)) + np.repeat([0, 20], 6)[:, None, None] * [1, 0, 2]
     frames[::3, 4:] = np.nan
-    columns = [f"logmel_{t:03d}_{i:02d}" for t in range(6) for i in range(3)]
+    columns = [f"melpitch_{t:03d}_{i:02d}" for t in range(6) for i in range(3)]
     table = pd.DataFrame(frames.reshape(12, -1), columns=columns)
     table = table.assign(clip_id=[f"c{i}" for i in range(12)], speaker=["a"] * 6 + ["b"] * 6)
     table["source_clip"] = [*table["clip_id"][:11], "c9"]  # the last is a copy
@@ -117,7 +117,7 @@ def test_enrolled_clips_are_left_out_and_the_others_shifted(n):
     gone = table[~table["clip_id"].isin(found["clip_id"])]
     assert (gone["emotion"] == "neutral").all()
     assert (gone["speaker"].value_counts() == n).all()
-    columns = evaluate.feature_columns(table)[:4]
+    columns = tables.feature_columns(table)[:4]
     means = {speaker: part[columns].to_numpy(float).mean(axis=0) for speaker, part in gone.groupby("speaker")}
     variances = {
         s: part[columns].to_numpy(float).var(axis=0, ddof=n > 1) for s, part in gone.groupby("speaker")
@@ -164,7 +164,7 @@ def test_too_few_neutral_clips_are_refused(n):
     ):
         adapt.enrolled(voices(), n=n)
     with pytest.raises(CorpusError, match=r"speaker \d\d has 0 neutral clip"):
-        adapt.enrolled(evaluate.select(voices(), ["happy", "sad"]), n=1)
+        adapt.enrolled(tables.select(voices(), ["happy", "sad"]), n=1)
 
 
 def test_both_help_where_speakers_hide_the_emotion():
@@ -180,9 +180,9 @@ def test_both_help_where_speakers_hide_the_emotion():
 
 
 def test_relative_level_takes_out_a_gain_and_no_more(tiny_corpus):
-    clips = corpus.read(tiny_corpus).clips.iloc[::12]
-    plain, softer = (tables.build(clips, change=change)[0] for change in (None, Gain(-6)))
-    columns = evaluate.feature_columns(plain)
+    clips = corpus.listing(tiny_corpus)[0].iloc[::12]
+    plain, softer = (extraction.build(clips, change=change)[0] for change in (None, Gain(-6)))
+    columns = tables.feature_columns(plain)
     spread = plain[columns].std() + 1e-6
     loud, soft = (adapt.relative_level(table) for table in (plain, softer))
     assert list(loud.columns) == list(plain.columns)
@@ -192,7 +192,7 @@ def test_relative_level_takes_out_a_gain_and_no_more(tiny_corpus):
     assert (after < 0.02).mean() > 0.95  # what is left: the floor of -100 dB, which does not move
     assert after.max() < 0.5
     shifted = [name for name in columns if not np.allclose(loud[name], plain[name])]
-    assert {evaluate.family(name) for name in shifted} == {"energy", "mel", "mfcc"}
+    assert {features.family(name) for name in shifted} == {"energy", "mel", "mfcc"}
     assert {name.rsplit("_", 1)[1] for name in shifted} == {"mean", "p05", "p50", "p95", "vmean"}
 
 
@@ -201,6 +201,6 @@ def test_a_corpus_is_standardised_as_a_speaker_is():
     there = synthetic(speakers=["03", "11"], corpus="emodb", seed=1)
     found = adapt.transductive(pd.concat([table, there], ignore_index=True), "corpus")
     for _, part in found.groupby("corpus"):
-        values = part[evaluate.feature_columns(part)]
+        values = part[tables.feature_columns(part)]
         np.testing.assert_allclose(values.mean(), 0, atol=1e-5)
         np.testing.assert_allclose(values.std(ddof=0), 1, atol=1e-4)

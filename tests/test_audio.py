@@ -17,8 +17,9 @@ import pytest
 import soundfile
 from synth import speech
 
-from ser_lib import audio
-from ser_lib.audio import Audio, AudioConfig, content_hash, decode, load, resample, trim
+from ser_lib import audio, decoding
+from ser_lib.audio import Audio, AudioConfig, content_hash, load, resample, trim
+from ser_lib.decoding import decode
 from ser_lib.errors import AudioError
 
 RATE = 16_000
@@ -442,7 +443,7 @@ def test_a_truncated_wav_gives_what_is_there_or_is_refused():
 @pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("ipod", "aac")])
 def test_a_long_recording_is_refused_before_it_is_decoded(container, codec, monkeypatch):
     """MAX_S is lowered, and nothing is decoded of a file thirty times as long."""
-    monkeypatch.setattr(audio, "MAX_S", 2.0)
+    monkeypatch.setattr(decoding, "MAX_S", 2.0)
     sound = np.tile(CLIP, 50)
     written = (
         with_soundfile(sound, RATE, "wav", "PCM_16")
@@ -485,10 +486,10 @@ def test_of_a_long_recording_that_does_not_tell_its_length_little_is_decoded(mon
         frame = av.AudioFrame.from_ndarray(resample(sound, RATE, 48_000)[None], format="fltp", layout="mono")
         frame.sample_rate = 48_000
         container.mux([*stream.encode(frame), *stream.encode()])
-    monkeypatch.setattr(audio, "MAX_S", 2.0)
+    monkeypatch.setattr(decoding, "MAX_S", 2.0)
     heard = []
     with pytest.raises(AudioError, match=r"long: longer than 2 s"):
-        heard.extend(len(part) for part, _ in audio.blocks(pipe.getvalue(), name="long"))
+        heard.extend(len(part) for part, _ in decoding.blocks(pipe.getvalue(), name="long"))
     assert 1.9 * 48_000 < sum(heard) <= 2 * 48_000
 
 
@@ -513,12 +514,12 @@ def test_a_recording_damaged_half_way_is_an_error_after_its_good_part():
     flac = with_soundfile(np.tile(CLIP, 20), RATE, "flac", "PCM_16")
     heard = []
     with pytest.raises(AudioError, match="damaged"):
-        heard.extend(audio.blocks(flac[: len(flac) // 2] + b"x" * 999, seconds=0.5))
+        heard.extend(decoding.blocks(flac[: len(flac) // 2] + b"x" * 999, seconds=0.5))
     assert heard
 
 
 def test_a_clip_of_exactly_the_maximum_is_read(monkeypatch):
-    monkeypatch.setattr(audio, "MAX_S", 1.0)
+    monkeypatch.setattr(decoding, "MAX_S", 1.0)
     assert load(wav(CLIP[:RATE]), WHOLE).duration_s == 1.0
     with pytest.raises(AudioError, match="longer than 1 s"):
         load(wav(CLIP[: RATE + 1]), WHOLE)

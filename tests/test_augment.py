@@ -20,27 +20,13 @@ from pandas.testing import assert_frame_equal
 from scipy.signal import correlate, welch
 from synth import speech
 
-from ser_lib import audio, augment, corpus, features, lld, rows, tables
+from ser_lib import audio, augment, corpus, extraction, features, lld, quality, rows, stress
 from ser_lib.audio import AudioConfig
-from ser_lib.augment import (
-    STRESS,
-    Chain,
-    Clip,
-    Codec,
-    Gain,
-    Half,
-    Microphone,
-    Noise,
-    Pitch,
-    Room,
-    Silence,
-    Speed,
-    Telephone,
-    Tilt,
-    active_level,
-)
+from ser_lib.augment import Chain, Gain, Microphone, Noise, Pitch, Room, Speed, Telephone, Tilt
 from ser_lib.errors import AudioError, SerError
 from ser_lib.features import FeatureConfig, feature_names
+from ser_lib.quality import active_level
+from ser_lib.stress import STRESS, Clip, Codec, Half, Silence
 
 RATE = 16_000
 CLIP = speech("happy", 1)
@@ -122,7 +108,7 @@ def test_a_change_is_a_value(change):
     assert copy == change
     assert hash(copy) == hash(change)
     assert repr(copy) == repr(change)
-    assert eval(repr(change), vars(augment)) == change
+    assert eval(repr(change), vars(augment) | vars(stress)) == change
     assert isinstance(change.name, str)
     with pytest.raises(FrozenInstanceError):
         change.factor = 2
@@ -141,7 +127,7 @@ def test_names_are_unique_and_for_reading():
 
 
 def test_the_repr_is_the_same_in_another_process():
-    code = "from ser_lib.augment import *; print(repr(STRESS))"
+    code = "from ser_lib.stress import STRESS; print(repr(STRESS))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == repr(STRESS)
 
@@ -182,7 +168,7 @@ def test_pitch_moves_and_duration_stays(semitones):
     assert len(out) == len(clip)
     assert semitones_up(out, clip) == pytest.approx(semitones, abs=0.1)
     assert decibels(np.square(out).sum() / np.square(clip).sum()) == pytest.approx(0, abs=0.5)
-    levels = [np.sqrt(augment._frame_power(y, RATE)) for y in (clip, out)]
+    levels = [np.sqrt(quality.frame_power(y, RATE)) for y in (clip, out)]
     assert np.corrcoef(*levels)[0, 1] > 0.8  # the syllables are where they were
     assert abs(lag(levels[1], levels[0])) <= 1  # frames of 20 ms
 
@@ -456,12 +442,12 @@ def clips(tmp_path) -> pd.DataFrame:
     pd.DataFrame({"path": [f"clips/{name}" for name in files], "speaker": "a", "emotion": "fearful"}).to_csv(
         manifest, index=False
     )
-    return corpus.read(manifest, n_jobs=1).clips
+    return corpus.listing(manifest)[0]
 
 
 @pytest.fixture
 def build(tmp_path, clips):
-    return partial(tables.build, clips, CONFIG, cache_dir=tmp_path / "cache", n_jobs=1)
+    return partial(extraction.build, clips, CONFIG, cache_dir=tmp_path / "cache", n_jobs=1)
 
 
 def folders(tmp_path) -> set[str]:
@@ -507,7 +493,7 @@ def test_a_changed_table_is_of_the_source_of_augment(build, tmp_path, monkeypatc
     before = folders(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for name in ("audio", "lld", "features", "augment"):
+    for name in (*rows.COMPUTE, *rows.CHANGE):
         source = Path(rows.__file__).with_name(f"{name}.py").read_bytes()
         (elsewhere / f"{name}.py").write_bytes(source + b"# changed\n" * (name == "augment"))
     monkeypatch.setattr(rows, "__file__", str(elsewhere / "rows.py"))
@@ -527,10 +513,10 @@ def test_worker_processes_change_nothing(build, tmp_path):
 
 def test_a_clip_whose_changed_version_is_refused_is_named(clips, tmp_path):
     write(tmp_path / "clips" / "1.wav", speech("fearful", 2, seconds=0.5))
-    clips = corpus.read(tmp_path / "clips.csv", n_jobs=1).clips
-    _, problems = tables.build(clips, CONFIG, cache_dir=tmp_path / "cache", n_jobs=1)
+    clips = corpus.listing(tmp_path / "clips.csv")[0]
+    _, problems = extraction.build(clips, CONFIG, cache_dir=tmp_path / "cache", n_jobs=1)
     assert problems.empty
-    table, problems = tables.build(clips, CONFIG, cache_dir=tmp_path / "cache", n_jobs=1, change=Half())
+    table, problems = extraction.build(clips, CONFIG, cache_dir=tmp_path / "cache", n_jobs=1, change=Half())
     assert table["clip_id"].to_list() == ["clips/0", "clips/2", "clips/3"]
     assert problems["path"].to_list() == [clips["path"][1]]
     assert "at least 0.3 s" in problems["problem"].iloc[0]

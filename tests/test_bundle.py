@@ -17,13 +17,12 @@ import soundfile
 from click.testing import CliRunner
 from synth import speech
 
-from ser_lib import audio, bundle, models, pickles
-from ser_lib.bundle import Typical
+from ser_lib import audio, bundle, hearing, models
 from ser_lib.cli import main
 from ser_lib.corpus import FOUR
 from ser_lib.errors import AudioError, BundleError, SerError
 from ser_lib.features import FeatureConfig, extract, feature_names
-from ser_lib.speakers import Speakers
+from ser_lib.hearing import Bundle, Speakers, Typical
 
 
 def wav(samples: np.ndarray, rate: int = 16_000) -> bytes:
@@ -71,7 +70,7 @@ def edit(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def again(path: Path, without: str = "", **changes) -> bundle.Bundle:
+def again(path: Path, without: str = "", **changes) -> Bundle:
     """Save a model once more with other settings, and load it."""
     old = bundle.load(path)
     kept = {key: old.passport[key] for key in ("temperatures", "abstain_below", "conformal", "created")}
@@ -166,7 +165,9 @@ def test_a_timeline_finds_each_emotion_where_it_is(tiny):
         [np.tile(speech(emotion, 1), 5) for emotion in said] + [np.zeros(8 * 16_000, np.float32)]
     )
     windows = list(bundle.load(tiny).timeline(wav(sound)))
-    assert [window["start_s"] for window in windows] == pytest.approx(np.arange(len(windows)) * bundle.STEP_S)
+    assert [window["start_s"] for window in windows] == pytest.approx(
+        np.arange(len(windows)) * hearing.STEP_S
+    )
     assert windows[-1]["end_s"] == pytest.approx(len(sound) / 16_000, abs=0.01)
     for i, emotion in enumerate(said):
         inside = [w for w in windows if w["start_s"] >= 6 * i and w["end_s"] <= 6 * (i + 1)]
@@ -265,7 +266,7 @@ def test_every_model_can_be_loaded(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = models.make(name).fit(x, y)
-    back = pickles.loads(pickle.dumps(model, protocol=5))
+    back = bundle.unpickled(pickle.dumps(model, protocol=5))
     np.testing.assert_array_equal(back.predict_proba(x), model.predict_proba(x))
 
 

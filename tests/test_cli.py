@@ -17,9 +17,9 @@ from synth import speech
 from test_bundle import save_tiny, wav
 
 from ser_lib import bundle
+from ser_lib.answers import as_csv
 from ser_lib.cli import main
 from ser_lib.corpus import FOUR
-from ser_lib.listen import as_csv
 
 NAMES = ("=A1", "+1", "-1", "@x", "\tx", "-", "a=1", "")
 
@@ -200,11 +200,11 @@ def test_a_corpus_that_can_be_trusted(manifest, tmp_path):
 
 
 def test_nothing_is_decoded_twice(manifest, monkeypatch):
-    from ser_lib import audio
+    from ser_lib import decoding
 
     path = manifest(lambda speaker, emotion: speaker == "01" and emotion in ("03", "05"))
     call("corpus", "check", path)
-    monkeypatch.setattr(audio, "blocks", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding, "blocks", lambda *_, **__: pytest.fail("decoded again"))
     done = call("corpus", "check", path)
     assert "6 clips of 1 speakers, 2 emotions" in done.stdout
 

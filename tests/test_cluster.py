@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 
-from ser_lib import augment, cluster, corpus, evaluate, models, rows, tables
+from ser_lib import augment, cluster, corpus, evaluate, extraction, models, rows, tables
 from ser_lib.cli import main
 from ser_lib.errors import SerError
 from ser_lib.features import FeatureConfig, feature_names
@@ -71,7 +71,7 @@ class Slow(augment.Change):
 
 
 def build(tiny_corpus, cache_dir, **how):
-    return tables.build(corpus.listing(tiny_corpus)[0], CONFIG, cache_dir=cache_dir, n_jobs=2, **how)
+    return extraction.build(corpus.listing(tiny_corpus)[0], CONFIG, cache_dir=cache_dir, n_jobs=2, **how)
 
 
 def test_no_row_is_lost_with_a_worker(address, tiny_corpus, tmp_path):
@@ -134,7 +134,7 @@ def test_workers_of_other_code_are_refused(address, tiny_corpus, tmp_path, monke
 
 
 def test_the_command_line_extracts_on_the_cluster(address, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(extraction, "CACHE", tmp_path / "cache")
     arguments = ["features", str(tiny_corpus), str(tmp_path / "t.parquet"), "--set", "compact"]
     done = CliRunner().invoke(main, [*arguments, "--dask", address])
     assert done.exit_code == 0, done.output

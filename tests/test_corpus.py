@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 from synth import ACTORS, speech
+from test_naming import NAMES
 
-from ser_lib import corpus
-from ser_lib.cache import FACTS
-from ser_lib.corpus import CLIP_COLUMNS, EIGHT, FOUR, NAMING, check_ravdess_grid, emotion_list, find_audio
+from ser_lib import check, corpus, extraction, tables
+from ser_lib.corpus import CLIP_COLUMNS, EIGHT, FACTS, FOUR, emotion_list, find_audio
 from ser_lib.errors import CorpusError
-from ser_lib.splits import PROTOCOLS, doubts
+from ser_lib.naming import NAMING, check_ravdess_grid
 
 CLIP = np.round(speech("sad", 3) * 2**15).astype(np.int16)
 
@@ -31,72 +30,19 @@ def numbered(n: int) -> np.ndarray:
     return CLIP[n:]
 
 
+@pytest.fixture(autouse=True)
+def _small(tmp_path_factory, monkeypatch):
+    """Features in this process, into a cache of the test's own."""
+    here = {"cache_dir": tmp_path_factory.mktemp("cache"), "n_jobs": 1}
+    monkeypatch.setattr(extraction, "build", partial(extraction.build, **here))
+
+
 def read(source) -> corpus.Corpus:
-    return corpus.read(source, n_jobs=1)
+    """A corpus as a notebook gets it, with the facts of every file."""
+    return tables.get(source, "compact").corpus
 
 
-# --- names -----------------------------------------------------------------------------------------
-
-NAMES = [
-    ("ravdess", "03-01-01-01-01-01-01", ("ravdess", "01", "male", "neutral", "normal", "kids", 1)),
-    ("ravdess", "03-01-02-01-02-01-02", ("ravdess", "02", "female", "calm", "normal", "dogs", 1)),
-    ("ravdess", "03-01-03-02-01-02-11", ("ravdess", "11", "male", "happy", "strong", "kids", 2)),
-    ("ravdess", "03-01-04-01-01-01-24", ("ravdess", "24", "female", "sad", "normal", "kids", 1)),
-    ("ravdess", "03-01-05-01-01-01-23", ("ravdess", "23", "male", "angry", "normal", "kids", 1)),
-    ("ravdess", "03-01-06-01-01-01-10", ("ravdess", "10", "female", "fearful", "normal", "kids", 1)),
-    ("ravdess", "03-01-07-01-01-01-09", ("ravdess", "09", "male", "disgust", "normal", "kids", 1)),
-    ("ravdess", "03-01-08-02-02-02-16", ("ravdess", "16", "female", "surprised", "strong", "dogs", 2)),
-    ("ravdess", "03-02-06-02-01-02-05", ("ravdess-song", "05", "male", "fearful", "strong", "kids", 2)),
-    ("emodb", "03a01Wa", ("emodb", "03", "male", "angry", None, "a01", 1)),
-    ("emodb", "08a02Lc", ("emodb", "08", "female", "bored", None, "a02", 3)),
-    ("emodb", "09b03Ea", ("emodb", "09", "female", "disgust", None, "b03", 1)),
-    ("emodb", "10a04Ab", ("emodb", "10", "male", "fearful", None, "a04", 2)),
-    ("emodb", "11b10Fd", ("emodb", "11", "male", "happy", None, "b10", 4)),
-    ("emodb", "16a05Ta", ("emodb", "16", "female", "sad", None, "a05", 1)),
-    ("emodb", "15a07Na", ("emodb", "15", "male", "neutral", None, "a07", 1)),
-    ("cremad", "1001_DFA_ANG_XX", ("cremad", "1001", None, "angry", "unspecified", "DFA", None)),
-    ("cremad", "1091_IEO_DIS_LO", ("cremad", "1091", None, "disgust", "low", "IEO", None)),
-    ("cremad", "1002_IEO_FEA_MD", ("cremad", "1002", None, "fearful", "medium", "IEO", None)),
-    ("cremad", "1003_IEO_HAP_HI", ("cremad", "1003", None, "happy", "high", "IEO", None)),
-    ("cremad", "1004_TAI_NEU_XX", ("cremad", "1004", None, "neutral", "unspecified", "TAI", None)),
-    ("cremad", "1040_ITH_SAD_X", ("cremad", "1040", None, "sad", "unspecified", "ITH", None)),
-    ("tess", "OAF_back_angry", ("tess", "OAF", "female", "angry", None, "back", None)),
-    ("tess", "OA_bite_neutral", ("tess", "OAF", "female", "neutral", None, "bite", None)),
-    ("tess", "YAF_youth_ps", ("tess", "YAF", "female", "surprised", None, "youth", None)),
-    ("tess", "YAF_dog_fear", ("tess", "YAF", "female", "fearful", None, "dog", None)),
-    ("tess", "OAF_fear_happy", ("tess", "OAF", "female", "happy", None, "fear", None)),
-    ("tess", "OAF_sad_disgust", ("tess", "OAF", "female", "disgust", None, "sad", None)),
-    ("tess", "YAF_ring_sad", ("tess", "YAF", "female", "sad", None, "ring", None)),
-    ("savee", "DC_a01", ("savee", "DC", "male", "angry", None, "a01", None)),
-    ("savee", "DC/d02", ("savee", "DC", "male", "disgust", None, "d02", None)),
-    ("savee", "JE_f03", ("savee", "JE", "male", "fearful", None, "f03", None)),
-    ("savee", "JE/h04", ("savee", "JE", "male", "happy", None, "h04", None)),
-    ("savee", "JK/n30", ("savee", "JK", "male", "neutral", None, "n30", None)),
-    ("savee", "KL/sa05", ("savee", "KL", "male", "sad", None, "sa05", None)),
-    ("savee", "KL_su15", ("savee", "KL", "male", "surprised", None, "su15", None)),
-]
-
-
-@pytest.mark.parametrize(("scheme", "name", "expected"), NAMES)
-def test_names_of_each_scheme(scheme, name, expected):
-    path = Path(f"folder/{name}.wav")
-    row = NAMING[scheme](path)
-    columns = ("corpus", "speaker", "gender", "emotion", "intensity", "statement", "repetition")
-    assert tuple(row.get(column) for column in columns) == expected
-    assert [other for other, parse in NAMING.items() if parse(path)] == [scheme]
-
-
-WRONG = [
-    "02-01-01-01-01-01-01", "03-03-01-01-01-01-01", "03-01-09-01-01-01-01", "03-01-01-03-01-01-01",
-    "03-01-01-01-03-01-01", "03-01-01-01-01-01-1", "03-01-01-01-01-01-01-01", "03-01-01-01-01-01-25",
-    "03-01-01-01-01-01-00", "03a01Xa", "3a01Wa", "2001_DFA_ANG_XX", "1001_DFA_SUR_XX", "1001_DFA_ANG_HIGH",
-    "MAF_back_angry", "OAF_back_calm", "XX_a01", "a01", "DC_x01", "speech",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_names_of_no_scheme(name):
-    assert [parse(Path(f"folder/{name}.wav")) for parse in NAMING.values()] == [None] * 5
+# --- schemes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", NAMING)
@@ -135,7 +81,6 @@ def test_the_synthesised_corpus(tiny_corpus):
     assert held.summary() == (
         "108 clips of 6 speakers, 8 emotions; 0 file(s) left out, 0 mixed down from stereo, 0 sample-identical"
     )
-    assert corpus.read(tiny_corpus, n_jobs=2).clips.equals(clips)
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):
@@ -191,9 +136,7 @@ def test_stereo_and_sample_identical_clips_are_found(tmp_path):
 
 
 def test_folders_without_clips_are_refused(tmp_path):
-    with pytest.raises(
-        CorpusError, match=r"gone: no such folder or CSV manifest; set SER_RAVDESS_DIR or run"
-    ):
+    with pytest.raises(CorpusError, match=r"gone: no such folder; correct corpus=… or SER_RAVDESS_DIR"):
         read(tmp_path / "gone")
     with pytest.raises(CorpusError, match=r"no recordings \(\.wav, .*\) in it or its subfolders"):
         read(tmp_path)
@@ -203,21 +146,10 @@ def test_folders_without_clips_are_refused(tmp_path):
         read(tmp_path)
     (tmp_path / "03-01-01-01-01-01-01.wav").touch()
     (tmp_path / "holiday.wav").unlink()
-    with pytest.raises(CorpusError, match=r"no readable clip \(.*: empty file"):
+    with pytest.raises(CorpusError, match=r"no usable clip \(.*: empty file"):
         read(tmp_path)
     with pytest.raises(CorpusError, match=r"03-01-01-01-01-01-01\.wav: no such folder or CSV manifest"):
         read(tmp_path / "03-01-01-01-01-01-01.wav")
-
-
-def test_the_grid_names_what_is_missing_and_what_is_extra():
-    ids = [
-        f"03-01-{e:02d}-{i:02d}-{s:02d}-{r:02d}-{a:02d}"
-        for a in range(1, 25) for e in range(1, 9) for i in (1, 2)[: 1 if e == 1 else 2] for s in (1, 2) for r in (1, 2)
-    ]  # fmt: skip
-    assert len(ids) == 1_440
-    assert check_ravdess_grid(pd.DataFrame({"clip_id": ids})) == ([], [])
-    changed = pd.DataFrame({"clip_id": [*ids[1:-1], "03-01-01-02-01-01-01"]})
-    assert check_ravdess_grid(changed) == (sorted([ids[0], ids[-1]]), ["03-01-01-02-01-01-01"])
 
 
 # --- manifests -------------------------------------------------------------------------------------
@@ -339,8 +271,8 @@ def test_labels_are_renamed_and_left_out(tmp_path):
     assert held.clips["emotion"].to_list() == ["happy", "happy"]
     assert held.problems["problem"].to_list() == [f"{tmp_path}/clips/2.wav: 01, left out by labels.yaml"]
     assert "2 clips of 1 speakers, 1 emotions; 1 file(s) left out" in held.summary()
-    assert held.describe()["problems"] == []
-    assert corpus.label_changes(path) == [
+    assert check.describe(held)["problems"] == []
+    assert check.label_changes(path) == [
         {"label": "joy", "emotion": "happy", "clips": 1},
         {"label": "01", "emotion": None, "clips": 1},
         {"label": "never", "emotion": "sad", "clips": 0},
@@ -425,115 +357,7 @@ def test_a_label_map_is_of_its_own_corpus(tmp_path):
     b = manifest(tmp_path / "b", "path,speaker,emotion\nclips/0.wav,1,joy\n", name="b.csv")
     clips = read(f"{a},{b}").clips
     assert clips["emotion"].to_list() == ["happy", "happy", "joy"]
-    assert [row["clips"] for row in corpus.label_changes(f"{a},{b}")] == [1, 1]
-
-
-# --- checks ----------------------------------------------------------------------------------------
-
-
-def grid(speakers: int = 6, each: int = 4, emotions=("happy", "sad")) -> pd.DataFrame:
-    """A clip table of as many clips of each emotion by each speaker."""
-    rows = [(f"{s}{e}{n}", "mine", str(s), e) for s in range(speakers) for e in emotions for n in range(each)]
-    clips = pd.DataFrame(rows, columns=["clip_id", "corpus", "speaker", "emotion"])
-    return clips.assign(audio_sha256=clips["clip_id"])
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_nothing_speaks_against_a_whole_grid(protocol):
-    assert doubts(grid(), protocol) == []
-
-
-def test_one_speaker_is_doubted_where_speakers_are_kept_apart():
-    clips = grid(speakers=1, each=12)
-    for protocol in ("actors5", "loso"):
-        (doubt,) = doubts(clips, protocol)
-        assert doubt.startswith(f"1 speaker(s): {protocol} tests on unheard speakers")
-        assert doubt.endswith("add recordings of others")
-    assert doubts(clips, "random") == []
-
-
-def test_a_class_of_two_clips_is_doubted():
-    clips = grid(emotions=("happy", "sad", "angry"))
-    few = clips.drop(clips.index[clips["emotion"] == "angry"][2:])
-    for protocol in PROTOCOLS:
-        (doubt,) = doubts(few, protocol)
-        assert doubt.startswith("angry: 2 clip(s), at least 10 are needed; add some, or leave the label out")
-
-
-def test_a_class_of_few_speakers_is_doubted():
-    clips = grid(each=20, emotions=("happy", "sad", "angry"))
-    of_two = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["2", "4"])]
-    assert doubts(of_two)[0].startswith("angry: only of 2, 4, at least 3 speakers are needed")
-    assert doubts(of_two, "random") == []
-
-
-def test_a_class_that_no_other_fold_teaches_is_doubted():
-    """Three actors whom the published folds test together; each alone, the others teach it."""
-    clips = grid(speakers=6, each=20, emotions=("happy", "sad", "angry")).assign(corpus="ravdess")
-    clips["speaker"] = clips["speaker"].replace(
-        dict(zip("012345", ("02", "05", "14", "01", "03", "24"), strict=True))
-    )
-    alone = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["02", "05", "14"])]
-    assert doubts(alone) == [
-        "angry: a fold tests all speakers that say it; add recordings of others, or use protocol=loso"
-    ]
-    assert doubts(alone, "loso") == []
-    assert doubts(alone.assign(corpus="mine")) == []
-
-
-def test_clips_that_contradict_each_other_are_doubted():
-    clips = grid()
-    twins = clips.assign(audio_sha256=["same"] * 2 + list(clips["clip_id"][2:]))
-    assert doubts(twins) == []
-    twins.loc[1, "emotion"] = "sad"
-    assert doubts(twins) == [
-        "0happy0 and 0happy1: the same samples, but emotion happy and sad; correct one, or take both out"
-    ]
-    twins.loc[1, ["emotion", "speaker"]] = ["happy", "5"]
-    assert "speaker 0 and 5" in doubts(twins)[0]
-
-
-def test_labels_and_speakers_that_may_be_confused_are_doubted():
-    clips = grid(each=20)
-    clips.loc[clips.index[::2], "emotion"] = clips["emotion"][::2].str.title() + " "
-    assert [doubt.split(" differ")[0] for doubt in doubts(clips)] == [
-        "'Happy ' and 'happy'",
-        "'Sad ' and 'sad'",
-    ]
-    clips = grid()
-    clips.loc[clips.index[:5], "corpus"] = "other"
-    assert doubts(clips)[0].startswith("speaker 0 is in other and mine and taken for one person")
-    sung = grid().assign(corpus=["ravdess", "ravdess-song"] * 24)
-    assert doubts(sung, "loso") == []
-
-
-def test_what_is_described(tmp_path):
-    path = manifest(
-        tmp_path, "path,speaker,gender,emotion\nclips/0.wav,ann,female,happy\nclips/1.wav,bob,male,sad\nclips/2.wav,ann,female,sad\n"
-    )  # fmt: skip
-    put(tmp_path / "clips" / "2.wav", numbered(1))
-    found = read(path).describe()
-    assert found["speakers"]["ann"] == {"corpus": "mine", "gender": "female", "clips": {"happy": 1, "sad": 1}}
-    assert found["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
-    assert found["duplicates"] == [["clips/1", "clips/2"]]
-    assert found["sample_rates"] == {"16000": 3}
-    assert found["duration_s"]["max"] == 1.2
-    json.dumps(found)
-    asked = {"source": "a b.csv", "protocol": "loso", "asked": ["happy", "sad"], "labels": [], "doubts": []}
-    text = corpus.told(found | asked)
-    assert "sample-identical: clips/1, clips/2" in text
-    assert "-p 'corpus=a b.csv' -p emotions=happy,sad -p protocol=loso" in text
-
-
-def test_a_long_list_of_speakers_is_cut(monkeypatch):
-    clips = grid(speakers=9).assign(gender="unknown", duration_s=1.0, sample_rate=8_000, channels=1)
-    monkeypatch.setattr(corpus, "SHOWN", 4)
-    found = corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"])).describe()
-    rest = {"source": "x", "protocol": "loso", "asked": [], "labels": [], "doubts": ["odd"]}
-    lines = corpus.told(found | rest).splitlines()
-    assert "… and 5 more (--json has all)" in lines
-    assert sum(line.endswith("  4    4") for line in lines) == 4
-    assert lines[-2:] == ["A report under loso could not be trusted:", "- odd"]
+    assert [row["clips"] for row in check.label_changes(f"{a},{b}")] == [1, 1]
 
 
 # --- where the audio is ----------------------------------------------------------------------------
@@ -583,7 +407,7 @@ def test_emotion_lists_that_are_refused(spec):
 
 def test_ravdess_is_the_published_grid(ravdess):
     """Facts of the published corpus, found by reading every sample; the pair is a copy by mistake."""
-    held = corpus.read(ravdess)
+    held = read(ravdess)
     clips = held.clips
     assert check_ravdess_grid(clips) == ([], [])
     assert held.problems.empty
@@ -600,7 +424,7 @@ def test_ravdess_is_the_published_grid(ravdess):
 
 
 def test_emodb_has_ten_speakers(emodb):
-    clips = corpus.read(emodb).clips
+    clips = read(emodb).clips
     assert clips["speaker"].nunique() == 10
     assert set(clips["emotion"]) >= {"angry", "neutral", "happy", "sad"}
     assert clips.groupby("speaker")["gender"].first().value_counts().to_dict() == {"male": 5, "female": 5}

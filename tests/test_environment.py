@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
 
 from ser_lib import ROOT, index, reruns
-from ser_lib.report import REPORTS
+from ser_lib.ledger import REPORTS
 
 LOCK = (ROOT / "requirements.lock").read_text()
 PINNED = {
@@ -68,3 +70,23 @@ def test_the_shipped_model_is_the_one_that_the_reports_chose():
         passport["headline"]["protocol"]: [name, passport["headline"]["uar"]],
         "loso": [name, chosen["loso"]["uar"]],
     }
+
+
+def values(path: Path) -> dict[tuple, float]:
+    """Of `metrics.json`, by what they are about."""
+    rows = json.loads(path.read_text())["results"]
+    bounds = ("value", "low", "high")
+    return {tuple((key, str(row[key])) for key in row if key not in bounds): row["value"] for row in rows}
+
+
+@pytest.mark.skipif("SER_RERUN" not in os.environ, reason="SER_RERUN names no folder with reports made anew")
+def test_reports_made_anew_have_the_committed_scores():
+    """On the machine that made them to the last digit; on another CPU within half a point."""
+    seen = 0
+    for path in Path(os.environ["SER_RERUN"]).glob("reports/*/metrics.json"):
+        found, told = values(path), values(REPORTS / path.parent.name / path.name)
+        for about in found.keys() & told.keys():
+            if dict(about)["metric"].startswith(("uar", "accuracy")):
+                assert found[about] == pytest.approx(told[about], abs=0.005), about
+                seen += 1
+    assert seen

@@ -13,7 +13,7 @@ from pandas.testing import assert_frame_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
 
-from ser_lib import calibration, evaluate, guard, metrics, models, splits, tables
+from ser_lib import calibration, evaluate, guard, metrics, models, splits, studies, tables, training
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.errors import ContaminationError, CorpusError, SerError
 
@@ -34,7 +34,7 @@ def synthetic(*, speakers=SPEAKERS, corpus="ravdess", repetitions=4, seed=0) -> 
     for i in range(4):
         table[f"mel_{i + 1:02d}_mean"] = rng.normal(0, 1, len(table))
     table["level_mean"] = np.arange(len(table), dtype=float)  # the row
-    features = evaluate.feature_columns(table)
+    features = tables.feature_columns(table)
     return table.astype(dict.fromkeys(features, np.float32))
 
 
@@ -57,7 +57,7 @@ def said(model: str, seed: int, p_calm: list[float]) -> pd.DataFrame:
 def test_an_average_is_the_mean_of_log_probabilities_each_part_the_same():
     three_seeds = pd.concat([said("net", seed, [0.9, 0.2]) for seed in range(3)])
     one = said("log", 0, [0.3, 0.4])
-    found = evaluate.averaged([three_seeds, one.iloc[::-1]], "both")
+    found = calibration.averaged([three_seeds, one.iloc[::-1]], "both")
     odds = np.sqrt([0.9 / 0.1 * 0.3 / 0.7, 0.2 / 0.8 * 0.4 / 0.6])
     np.testing.assert_allclose(found["p_calm"], odds / (1 + odds), rtol=1e-5)
     assert list(found["predicted"]) == ["calm", "sad"]
@@ -76,7 +76,7 @@ def test_what_does_not_fit_together_is_not_averaged(what):
     else:
         other = other.rename(columns={"p_sad": "p_angry"})
     with pytest.raises(SerError, match="cannot be averaged"):
-        evaluate.averaged([one, other], "both")
+        calibration.averaged([one, other], "both")
 
 
 class Recorder(ClassifierMixin, BaseEstimator):
@@ -126,7 +126,7 @@ def speakers_of(table: pd.DataFrame, rows: np.ndarray) -> set[str]:
 
 
 def test_select_keeps_the_clips_of_the_emotions(table):
-    found = evaluate.select(table, ["happy", "disgust"])
+    found = tables.select(table, ["happy", "disgust"])
     assert set(found["emotion"]) == {"happy", "disgust"}
     assert len(found) == len(table) / 2
     assert found.index.tolist() == list(range(len(found)))
@@ -134,7 +134,7 @@ def test_select_keeps_the_clips_of_the_emotions(table):
 
 def test_select_refuses_an_emotion_without_clips(table):
     with pytest.raises(CorpusError, match="no clip of emotion sad, bored; the table holds calm, disgust"):
-        evaluate.select(table, ["calm", "sad", "bored"])
+        tables.select(table, ["calm", "sad", "bored"])
 
 
 @pytest.mark.parametrize(("spec", "seeds"), [("0,1,2", [0, 1, 2]), ("3", [3]), (4, [4]), ("0, 7", [0, 7])])
@@ -155,8 +155,8 @@ def test_model_list():
 
 
 def test_feature_columns_are_no_clip_columns(table):
-    assert evaluate.feature_columns(table) == [*(c for c in table if c.endswith("_mean"))]
-    assert len(evaluate.feature_columns(table)) == 9
+    assert tables.feature_columns(table) == [*(c for c in table if c.endswith("_mean"))]
+    assert len(tables.feature_columns(table)) == 9
 
 
 # --- out of fold -----------------------------------------------------------------------------------
@@ -231,8 +231,8 @@ def test_published_folds_without_a_speaker_are_left_out():
     table = synthetic(speakers=SPEAKERS[:4])
     assert len(evaluate.out_of_fold(table, ["logistic"], n_jobs=1)) == len(table)
     assert evaluate.search(table, ["logistic"], n_jobs=1)["fold"].to_list() == [0, 1, 4]
-    assert len(evaluate.learning_curve(table, ["majority"], FOUR, n_jobs=1)) == 4
-    assert evaluate.importance(table, ["majority"], FOUR, n_jobs=1).notna().all(axis=None)
+    assert len(studies.learning_curve(table, ["majority"], FOUR, n_jobs=1)) == 4
+    assert studies.importance(table, ["majority"], FOUR, n_jobs=1).notna().all(axis=None)
 
 
 def test_an_emotion_that_a_fold_never_heard_has_no_probability(table):
@@ -266,7 +266,7 @@ def test_the_features_of_the_other_tested_clips_are_never_used(table):
     """A scaler fitted on both sides would fail here."""
     rows = table.index[splits.assign_folds(table) == 2]
     spoilt = table.copy()
-    spoilt.loc[rows[1:], evaluate.feature_columns(table)] += 1000
+    spoilt.loc[rows[1:], tables.feature_columns(table)] += 1000
     clip = table["clip_id"][rows[0]]
     found = [
         evaluate.out_of_fold(part, ["logistic"], n_jobs=1).set_index("clip_id").loc[clip]
@@ -354,7 +354,7 @@ def test_search_without_a_grid_is_an_empty_table(table):
 
 
 def test_learning_curve_rows(table):
-    curve = evaluate.learning_curve(table, ["logistic", "majority"], FOUR, shares=(0.3, 0.6, 1.0), n_jobs=1)
+    curve = studies.learning_curve(table, ["logistic", "majority"], FOUR, shares=(0.3, 0.6, 1.0), n_jobs=1)
     assert list(curve.columns) == ["model", "speakers", "value", "low", "high"]
     assert curve.groupby("model").size().to_dict() == {"logistic": 3, "majority": 3}
     for _, part in curve.groupby("model"):
@@ -366,13 +366,13 @@ def test_learning_curve_rows(table):
 
 
 def test_the_end_of_the_curve_is_the_whole_training_set(table):
-    curve = evaluate.learning_curve(table, ["logistic"], FOUR, shares=(0.5, 1.0), n_jobs=1)
+    curve = studies.learning_curve(table, ["logistic"], FOUR, shares=(0.5, 1.0), n_jobs=1)
     whole = metrics.score(evaluate.out_of_fold(table, ["logistic"], n_jobs=1), FOUR)
     assert_allclose(curve[["value", "low", "high"]].iloc[-1], whole, atol=1e-9)
 
 
 def test_the_curve_hears_training_speakers_alone(table, seen):
-    evaluate.learning_curve(table, ["mlp"], FOUR, shares=(0.25, 1.0), n_jobs=1)
+    studies.learning_curve(table, ["mlp"], FOUR, shares=(0.25, 1.0), n_jobs=1)
     folds = splits.assign_folds(table).to_numpy()
     assert len(seen) == 2 * 5
     for i, note in enumerate(seen):
@@ -388,7 +388,7 @@ def test_the_curve_hears_training_speakers_alone(table, seen):
 
 
 def test_importance_of_a_planted_family(table):
-    lost = evaluate.importance(table, ["logistic", "majority"], FOUR, repeats=3, n_jobs=1)
+    lost = studies.importance(table, ["logistic", "majority"], FOUR, repeats=3, n_jobs=1)
     assert list(lost.index) == ["mfcc", "mel", "energy"]
     assert list(lost.columns) == ["logistic", "majority"]
     assert lost.loc["mfcc", "logistic"] > 0.3
@@ -398,7 +398,7 @@ def test_importance_of_a_planted_family(table):
 
 def test_importance_shuffles_tested_clips_of_training_nothing(table, seen):
     """Trained on the other folds as they are; asked about shuffled clips of one fold."""
-    evaluate.importance(table, ["mlp"], FOUR, repeats=2, n_jobs=1)
+    studies.importance(table, ["mlp"], FOUR, repeats=2, n_jobs=1)
     folds = splits.assign_folds(table).to_numpy()
     for fold, note in enumerate(seen):
         assert sorted(note["train"]) == np.flatnonzero(folds != fold).tolist()
@@ -424,10 +424,10 @@ PATHS: dict[str, Callable] = {
         table, "mlp", protocol=protocol, inner=3, n_jobs=1
     ),
     "search": lambda table, protocol: evaluate.search(table, ["mlp"], protocol=protocol, n_jobs=1),
-    "learning_curve": lambda table, protocol: evaluate.learning_curve(
+    "learning_curve": lambda table, protocol: studies.learning_curve(
         table, ["mlp"], FOUR, protocol=protocol, shares=(0.5, 1.0), n_jobs=1
     ),
-    "importance": lambda table, protocol: evaluate.importance(
+    "importance": lambda table, protocol: studies.importance(
         table, ["mlp"], FOUR, protocol=protocol, repeats=1, n_jobs=1
     ),
 }
@@ -513,7 +513,7 @@ def test_the_same_clips_are_tested_with_copies_and_without(table):
     found = evaluate.out_of_fold(with_copies(table), ["majority"], n_jobs=1)
     columns = ["clip_id", "fold"]
     assert_frame_equal(*[t[columns].sort_values("clip_id", ignore_index=True) for t in (plain, found)])
-    assert "source_clip" not in evaluate.feature_columns(with_copies(table))
+    assert "source_clip" not in tables.feature_columns(with_copies(table))
 
 
 # --- inner predictions -----------------------------------------------------------------------------
@@ -566,7 +566,7 @@ def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
     }
     monkeypatch.setattr(models, "SEARCH", small)
     table = tables.shipped()
-    features = evaluate.feature_columns(table)
+    features = tables.feature_columns(table)
     table = table.drop(columns=[column for i, column in enumerate(features) if i % 8])
     rng = np.random.default_rng(0)
     table["emotion"] = table.groupby("speaker")["emotion"].transform(rng.permutation)
@@ -585,10 +585,10 @@ def test_intensity_takes_the_place_of_the_emotion_where_it_varies():
     strong = np.arange(len(table)) % 4 < 2
     table["intensity"] = np.where(strong & (table["emotion"] != "calm"), "strong", "normal")
     table.loc[5, "intensity"] = "unspecified"
-    found = evaluate.by_intensity(table)
+    found = training.by_intensity(table)
     kept = table[(table["emotion"] != "calm") & (table["intensity"] != "unspecified")]
     assert found["clip_id"].to_list() == kept["clip_id"].to_list()
     assert found["emotion"].to_list() == kept["intensity"].to_list()
-    assert evaluate.feature_columns(found) == evaluate.feature_columns(table)
+    assert tables.feature_columns(found) == tables.feature_columns(table)
     with pytest.raises(CorpusError, match="two intensities"):
-        evaluate.by_intensity(table.assign(intensity="normal"))
+        training.by_intensity(table.assign(intensity="normal"))

@@ -6,12 +6,10 @@ import dataclasses
 import io
 import subprocess
 import sys
-from itertools import combinations
 
 import librosa
 import numpy as np
 import pytest
-import scipy.stats
 import soundfile
 from numpy.testing import assert_allclose, assert_array_equal
 from synth import speech
@@ -23,7 +21,6 @@ from ser_lib.errors import SerError
 from ser_lib.features import (
     COMPACT_S,
     FRAMES,
-    FUNCTIONALS,
     SETS,
     FeatureConfig,
     extract,
@@ -33,8 +30,8 @@ from ser_lib.features import (
 
 RATE = 16_000
 TIME = np.arange(RATE) / RATE
-CLASSIC, COMPACT, FULL = (FeatureConfig(name) for name in SETS)
-ALL_SETS = pytest.mark.parametrize("config", [CLASSIC, COMPACT, FULL], ids=SETS)
+CLASSIC, COMPACT, FULL = (FeatureConfig(name) for name in ("classic", "compact", "full"))
+ALL_SETS = pytest.mark.parametrize("config", [FeatureConfig(name) for name in SETS], ids=SETS)
 SPOKEN = [("happy", 1), ("sad", 2), ("angry", 3), ("fearful", 4), ("neutral", 5)]
 
 
@@ -129,11 +126,20 @@ def test_frames_equal_librosa(seconds):
     power = np.abs(librosa.stft(y, n_fft=640, hop_length=320, center=False)) ** 2
     mel = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=RATE, n_mels=64), top_db=None).T
     mfcc = librosa.feature.mfcc(y=y, sr=RATE, n_mfcc=40, n_fft=4 * 372, hop_length=372).T
-    for name, theirs in (("logmel", mel), ("mfcc", mfcc)):
+    for name, theirs in (("melpitch", mel), ("mfcc", mfcc)):
         row = np.array(list(extract(clip_of(y), FeatureConfig(name)).values())).reshape(FRAMES[name])
         n = min(len(theirs), len(row))  # what is longer is cut
-        assert_allclose(row[:n], theirs[:n], rtol=1e-3, atol=2e-2)
+        assert_allclose(row[:n, : theirs.shape[1]], theirs[:n], rtol=1e-3, atol=2e-2)
         assert np.isnan(row[n:]).all()
+
+
+def test_frames_have_the_pitch_and_its_voicing():
+    at = np.arange(2 * RATE) / RATE
+    y = sum(np.sin(2 * np.pi * 220 * k * at) / k for k in range(1, 10)).astype(np.float32)
+    row = np.array(list(extract(clip_of(0.1 * y), FeatureConfig("melpitch")).values()))
+    pitch, voicing = row.reshape(FRAMES["melpitch"])[5:90, 64:].T
+    assert_allclose(pitch, 36, atol=0.3)  # semitones above 27.5 Hz
+    assert (voicing > 0.8).all()
 
 
 def test_compact_equals_librosa():
@@ -153,94 +159,6 @@ def test_compact_equals_librosa():
         *librosa.feature.chroma_stft(S=spectrum, sr=RATE, tuning=0).mean(axis=1),
     ]  # fmt: skip
     assert_allclose(row, expected, rtol=2e-3, atol=2e-3)
-
-
-# --- functionals -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [3, 50, 1000])
-def test_functionals_against_numpy_and_scipy(n):
-    rng = np.random.default_rng(n)
-    columns = {"a": rng.gamma(2, 3, n), "b": np.linspace(5, -7, n) + rng.normal(0, 0.1, n)}
-    row = features.functionals({name: x.astype(np.float32) for name, x in columns.items()})
-    assert list(row) == [f"{name}_{how}" for name in columns for how in FUNCTIONALS]
-    time = np.linspace(-1, 1, n)
-    for name, x in columns.items():
-        change = np.diff(x)
-        expected = {
-            "mean": x.mean(),
-            "std": x.std(),
-            "p05": np.quantile(x, 0.05),
-            "p50": np.median(x),
-            "p95": np.quantile(x, 0.95),
-            "skew": scipy.stats.skew(x),
-            "slope": 2 * np.polyfit(time, x, 1)[0],
-            "bend": np.polyfit(time, x, 2)[0],
-            "dmean": np.abs(change).mean(),
-            "dstd": change.std(),
-        }
-        for how, value in expected.items():
-            assert_allclose(row[f"{name}_{how}"], value, rtol=1e-3, atol=1e-4, err_msg=f"{name}_{how}")
-
-
-def test_functionals_say_what_their_names_say():
-    time = np.linspace(-1, 1, 101)
-    row = features.functionals({"rise": 3 * time, "arch": 1 - np.square(time), "flat": np.full(101, 7.0)})
-    assert_allclose(row["rise_slope"], 6, rtol=1e-5)  # from -3 to 3
-    assert_allclose(row["arch_bend"], -1, rtol=1e-4)  # the middle is above the ends
-    assert_allclose([row["rise_bend"], row["arch_slope"]], 0, atol=1e-5)
-    assert row["flat_mean"] == 7
-    assert_allclose([row[f"flat_{how}"] for how in ("std", "skew", "slope", "dmean", "dstd")], 0, atol=1e-4)
-
-
-@pytest.mark.parametrize("level", [-87.3, -20.07, 0.1, 1234.5])
-@pytest.mark.parametrize("n", [3, 100, 193, 997])
-def test_functionals_of_a_constant_do_not_hear_rounding(level, n):
-    """As a mel band at the floor of every frame."""
-    row = features.functionals({"flat": np.full(n, level)})
-    assert_allclose([row[f"flat_{how}"] for how in ("mean", "p05", "p50", "p95")], level, rtol=1e-6)
-    assert_allclose([row[f"flat_{how}"] for how in ("std", "skew", "dmean", "dstd")], 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2])
-def test_functionals_of_too_few_frames_are_zero(n):
-    row = features.functionals({"a": np.ones(n)})
-    assert list(row) == [f"a_{how}" for how in FUNCTIONALS]
-    assert not any(row.values())
-
-
-# --- correlations ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [30, 400])
-def test_correlations_against_numpy_and_librosa(n):
-    rng = np.random.default_rng(n)
-    tracks = {"a": np.cumsum(rng.normal(size=n)), "b": rng.normal(-40, 9, n), "c": np.sin(np.arange(n) / 7)}
-    x = np.stack(list(tracks.values()))
-    slopes = [librosa.feature.delta(np.pad(x, ((0, 0), (w, w)), "edge"), width=2 * w + 1) for w in (4, 12)]
-    moving = np.concatenate([x, *(s[:, w:-w] for s, w in zip(slopes, (4, 12), strict=True))])
-    names = [*"abc", *(f"{name}_{how}" for how in features.SLOPES for name in "abc")]
-    row = features.correlations({name: track.astype(np.float32) for name, track in tracks.items()})
-    expected = np.corrcoef(moving)
-    assert len(row) == 36
-    for (i, a), (j, b) in combinations(enumerate(names), 2):
-        assert_allclose(row[f"corr_{a}_with_{b}"], expected[i, j], atol=1 / 512 + 1e-5, err_msg=f"{a} {b}")
-
-
-def test_what_does_not_move_is_correlated_with_nothing():
-    n = 200
-    row = features.correlations(
-        {"flat": np.full(n, -73.3), "b": np.sin(np.arange(n)), "minus": -np.sin(np.arange(n))}
-    )
-    assert row["corr_b_with_minus"] == row["corr_b_slow_with_minus_slow"] == -1
-    assert not any(value for name, value in row.items() if "flat" in name)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2])
-def test_correlations_of_too_few_frames_are_zero(n):
-    row = features.correlations({"a": np.arange(n), "b": np.arange(n)})
-    assert len(row) == 15
-    assert not any(row.values())
 
 
 def test_pitch_goes_on_between_voiced_frames():
@@ -304,13 +222,6 @@ def test_rhythm_is_the_rate_of_the_level(rate, band):
     shares = {high: row[f"time_rhythm{high}hz"] for high in (2, 4, 8, 20)}
     assert max(shares, key=shares.get) == band
     assert_allclose(sum(shares.values()), 1, atol=1e-3)
-
-
-def test_rhythm_bands_do_not_overlap_and_leave_no_gap():
-    hertz = np.fft.rfftfreq(512, 0.01)
-    bands = features._rhythm_bands(0.01)
-    assert bands.sum(axis=1).tolist() == ((hertz > 0.5) & (hertz <= 20)).tolist()
-    assert [hertz[band > 0].max() // 1 for band in bands.T] == [1, 3, 7, 19]
 
 
 @pytest.mark.parametrize(

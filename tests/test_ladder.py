@@ -8,11 +8,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 from test_evaluate import SPEAKERS, synthetic
 
-from ser_lib import corpus, evaluate, guard, ladder, metrics, tables
-from ser_lib.augment import Gain, Half, Noise
+from ser_lib import corpus, evaluate, extraction, guard, ladder, metrics, tables
+from ser_lib.augment import Gain, Noise
 from ser_lib.corpus import FOUR
 from ser_lib.errors import ContaminationError
 from ser_lib.features import FeatureConfig
+from ser_lib.stress import Half
 
 
 def test_oversampling_repeats_the_scarce_and_calls_it_a_copy():
@@ -23,7 +24,7 @@ def test_oversampling_repeats_the_scarce_and_calls_it_a_copy():
     assert found["clip_id"].is_unique
     repeated = found[~guard.originals(found)]
     assert set(repeated["emotion"]) == {"calm"}
-    features = evaluate.feature_columns(scarce)
+    features = tables.feature_columns(scarce)
     source = scarce.set_index("clip_id").loc[repeated["source_clip"], features]
     np.testing.assert_array_equal(repeated[features], source)
 
@@ -120,9 +121,9 @@ def test_a_twin_under_another_speaker_is_caught():
 
 
 def test_recordings_are_changed_and_keep_their_clips(tiny_corpus):
-    clips = corpus.read(tiny_corpus).clips
+    clips = corpus.listing(tiny_corpus)[0]
     config = FeatureConfig()
-    table = evaluate.select(tables.build(clips, config)[0], ["happy", "sad"])
+    table = tables.select(extraction.build(clips, config)[0], ["happy", "sad"])
     changes = (Gain(-20), Noise(5), Half())
     held = ladder.recordings(table, clips, changes, config)
     assert list(held) == [ladder.CLEAN, *(change.name for change in changes)]

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import index, ledger, metrics, report, reruns
+from ser_lib import index, ledger, metrics, report, reruns, tracking
 from ser_lib.cli import main
 from ser_lib.errors import CorpusError, ReportError
 
@@ -279,11 +279,11 @@ def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
     ledger.finish(ledger.start("03_b", ROW | about, out), "failed", seconds=2.5, error="cell 3: no", cell=3)
     ledger.start("03_c", ROW | about, out)
     for _ in range(2):  # the second time there is nothing left to log
-        log = index.tracking(uri, out)
+        log = tracking.connect(uri, out)
         for name in ("03_a", "03_b", "03_c"):
             log(name)
     client = mlflow.MlflowClient(uri)
-    held = client.search_runs([client.get_experiment_by_name(index.EXPERIMENT).experiment_id])
+    held = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
     runs = {run.info.run_name: run for run in held}
     assert len(held) == 2
     assert {name: run.info.status for name, run in runs.items()} == {"03_a": "FINISHED", "03_b": "FAILED"}
@@ -325,4 +325,4 @@ def test_a_store_that_does_not_answer_is_named_before_anything_runs(tmp_path):
 def test_without_mlflow_the_remedy_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ReportError, match=r"not installed; `pip install 'ser_lib\[mlflow\]'` brings it"):
-        index.tracking("http://127.0.0.1:9", tmp_path)
+        tracking.connect("http://127.0.0.1:9", tmp_path)

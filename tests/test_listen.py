@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from synth import speech
 from test_bundle import save_tiny, wav
 
-from ser_lib import bundle, listen
+from ser_lib import bundle, hearing, listen
 from ser_lib.cli import main
 from ser_lib.corpus import FOUR
 
@@ -47,7 +47,7 @@ def test_the_emotion_is_followed(model):
     answers = list(listen.live(model, blocks(sound("happy", "calm", "")), RATE))
     assert [answer["end_s"] for answer in answers] == pytest.approx(np.arange(0.5, 18.1, 0.5))
     for i, name in enumerate(("happy", "calm", None)):
-        inside = [a["emotion"] for a in answers if 6 * i + bundle.WINDOW_S < a["end_s"] <= 6 * (i + 1)]
+        inside = [a["emotion"] for a in answers if 6 * i + hearing.WINDOW_S < a["end_s"] <= 6 * (i + 1)]
         assert inside == [name] * 6
     assert answers[-1] == {"end_s": 18.0, "emotion": None, "silent": True}
 

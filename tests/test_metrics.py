@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, kruskal
 from sklearn import metrics as sk
 
 from ser_lib import metrics
@@ -24,6 +24,7 @@ from ser_lib.metrics import (
     score,
     seed_spread,
     speaker_counts,
+    variance_share,
     verdict,
 )
 
@@ -109,6 +110,25 @@ def test_tables_equal_scikit_learn(seeds):
     np.testing.assert_array_equal(found["clips"], clips / len(seeds))
 
 
+def test_an_emotion_of_one_clip_counts_whole():
+    """Divided by its clips, of which there is one, and no more."""
+    table = pd.DataFrame(
+        {
+            "speaker": ["a", "a", "b"],
+            "seed": 0,
+            "emotion": ["calm", "happy", "happy"],
+            "predicted": ["calm", "happy", "disgust"],
+        }
+    )
+    np.testing.assert_array_equal(confusion(table, LABELS).loc["calm"], np.eye(4)[LABELS.index("calm")])
+    found = per_class(table, LABELS)
+    assert found.loc["calm"].to_list() == [1, 1, 1, 1]
+    assert found.loc["disgust"].to_list() == [0, 0, 0, 0]
+    assert found.index.equals(pd.Index(LABELS))
+    assert found.index.name == "emotion"
+    assert found["clips"].dtype.kind == "i"
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_seeds_are_averaged_not_pooled(metric):
     table = guesses(2, seeds=(3, 5, 8))
@@ -156,6 +176,35 @@ def test_a_perfect_and_a_hopeless_model():
     for metric in METRICS:
         assert score(right, LABELS, metric) == (1, 1, 1)
         assert score(wrong, LABELS, metric) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_few_clips_and_matrices_of_any_depth_equal_scikit_learn(metric):
+    """One clip an emotion, none of some; single matrices and stacks of them."""
+    true, said = ["calm", "happy", "happy"], [["calm", "disgust", "happy"], ["fearful", "happy", "happy"]]
+    counts = np.stack([sk.confusion_matrix(true, row, labels=LABELS) for row in said])
+    expected = {
+        "accuracy": lambda row: sk.accuracy_score(true, row),
+        "uar": lambda row: sk.recall_score(
+            true, row, labels=["calm", "happy"], average="macro", zero_division=0
+        ),
+        "macro_f1": lambda row: sk.f1_score(true, row, labels=sorted({*true, *row}), average="macro"),
+        "weighted_f1": lambda row: sk.f1_score(true, row, average="weighted"),
+    }[metric]
+    found = metrics.from_counts(counts, metric)
+    np.testing.assert_allclose(found, [expected(row) for row in said])
+    np.testing.assert_allclose(metrics.from_counts(counts[:, None], metric), found[:, None])
+    np.testing.assert_allclose([metrics.from_counts(one, metric) for one in counts], found)
+    one = np.zeros((4, 4), int)
+    one[0, 0] = 1
+    assert metrics.from_counts(one, metric) == 1
+
+
+def test_labels_that_were_not_asked_for_are_refused():
+    table = guesses(3)
+    table.loc[0, "predicted"], table.loc[1, "emotion"] = "tired", "bored"
+    with pytest.raises(ValueError, match=r"^bored, tired: not among the labels " + ", ".join(LABELS) + "$"):
+        score(table, LABELS)
 
 
 def test_an_unknown_metric_is_refused():
@@ -264,9 +313,25 @@ def test_models_with_different_numbers_of_seeds_can_be_compared():
     assert difference(a, b, LABELS)[0] == pytest.approx(score(a, LABELS)[0] - score(b, LABELS)[0])
 
 
+def test_the_draws_of_an_interval_are_those_of_seed_0_unless_others_are_asked_for():
+    a, b = (
+        guesses(21, seeds=(0, 1)),
+        guesses(22, seeds=(0, 1)).assign(emotion=guesses(21, seeds=(0, 1))["emotion"]),
+    )
+    assert difference(a, b, LABELS) == difference(a, b, LABELS, seed=0) != difference(a, b, LABELS, seed=1)
+    assert score(a, LABELS) == score(a, LABELS, seed=0) != score(a, LABELS, seed=1)
+    parts = dict(list(a.groupby(a["clip_id"].map(genders(a)))))
+    for seed in (0, 5):
+        row = by_group(a, genders(a), LABELS, seed=seed).set_index("group").loc["f", ["value", "low", "high"]]
+        assert tuple(row) == score(parts["f"], LABELS, seed=seed)
+    groups = genders(a)
+    assert group_gap(a, groups, "f", "m", LABELS) == group_gap(a, groups, "f", "m", LABELS, seed=0)
+    assert group_gap(a, groups, "f", "m", LABELS) != group_gap(a, groups, "f", "m", LABELS, seed=9)
+
+
 def test_other_clips_cannot_be_paired():
     table = guesses(13)
-    with pytest.raises(ValueError, match=r"a paired difference needs predictions of the same clips"):
+    with pytest.raises(ValueError, match=r"^a paired difference needs predictions of the same clips$"):
         difference(table, table[table["clip_id"] != "clip3"], LABELS)
 
 
@@ -296,8 +361,11 @@ def test_verdicts(gap, sentence):
 
 
 def test_probabilities_follow_the_labels_asked_for():
-    table = pd.DataFrame({"p_sad": [0.1], "p_calm": [0.2], "seed": [0], "p_happy": [0.7]})
-    np.testing.assert_array_equal(probabilities(table, ["happy", "sad", "calm"]), [[0.7, 0.1, 0.2]])
+    table = pd.DataFrame({"p_sad": [0.125], "p_calm": [0.25], "seed": [0], "p_happy": [0.625]})
+    for kind in (np.float32, np.float64):  # a table keeps single precision; sums over clips need double
+        found = probabilities(table.astype(kind), ["happy", "sad", "calm"])
+        np.testing.assert_array_equal(found, [[0.625, 0.125, 0.25]])
+        assert found.dtype == np.float64
 
 
 # --- groups ----------------------------------------------------------------------------------------
@@ -325,6 +393,7 @@ def test_groups_equal_a_plain_loop(metric):
         assert (row.value, row.low, row.high) == pytest.approx(score(part, LABELS, metric))
         assert row.low < row.value < row.high
         assert (row.clips, row.speakers) == {"f": (60, 3), "m": (40, 2), "x": (20, 1)}[row.group]
+    assert not by_group(table, groups, LABELS, metric, seed=1)[["low", "high"]].equals(found[["low", "high"]])
 
 
 def test_clips_of_no_group_are_left_out_and_unknown_clips_refused():
@@ -372,8 +441,11 @@ def test_a_group_of_one_speaker_has_a_gap_without_bounds():
     value, low, high = group_gap(table, genders(table), "f", "x", LABELS)
     assert np.isfinite(value)
     assert np.isnan([low, high]).all()
-    with pytest.raises(ValueError, match="no clip in group z; there are f, m, x"):
+    with pytest.raises(ValueError, match=r"^no clip in group z; there are f, m, x$"):
         group_gap(table, genders(table), "f", "z", LABELS)
+    with pytest.raises(ValueError, match=r"^no clip in group y, z; there are f, m, x$"):
+        group_gap(table, genders(table), "y", "z", LABELS)
+    assert np.isfinite(group_gap(table, genders(table), "f", "m", LABELS)).all()  # m: two speakers
 
 
 # --- pairs and seeds -------------------------------------------------------------------------------
@@ -408,7 +480,9 @@ def test_mcnemar_of_equals_and_of_other_clips():
     same = mcnemar(table, table).iloc[0]
     assert (same["b"], same["c"], same["exact"], same["mid_p"]) == (0, 0, 1, 1)
     for other in (table.iloc[1:], table.assign(seed=1)):
-        with pytest.raises(ValueError, match="a paired test needs predictions of the same clips and seeds"):
+        with pytest.raises(
+            ValueError, match=r"^a paired test needs predictions of the same clips and seeds$"
+        ):
             mcnemar(table, other)
 
 
@@ -420,6 +494,31 @@ def test_the_spread_over_seeds(metric):
     assert found["std"] == pytest.approx(np.std(values, ddof=1))
     assert found["range"] == pytest.approx(max(values) - min(values))
     assert found["seeds"] == 3
+    assert found.name == metric
+    two = seed_spread(table[table["seed"] < 2], LABELS, metric)
+    assert two["std"] == pytest.approx(two["range"] / np.sqrt(2))
     alone = seed_spread(table[table["seed"] == 0], LABELS, metric)
     assert np.isnan(alone["std"])
     assert (alone["range"], alone["seeds"]) == (0, 1)
+    if metric == "uar":
+        pd.testing.assert_series_equal(seed_spread(table, LABELS), found)
+
+
+def test_the_share_of_variance_is_that_of_the_kruskal_wallis_test():
+    rng = np.random.default_rng(0)
+    groups = pd.Series(rng.choice(list("abc"), 60), index=range(100, 160))
+    values = pd.DataFrame(
+        {
+            "clear": groups.map({"a": 0.0, "b": 5.0, "c": 9.0}).to_numpy(),
+            "noise": rng.normal(size=60),
+            "still": 1.0,
+        }
+    )
+    values["half"] = values["clear"] + rng.normal(scale=4, size=60)
+    found = variance_share(values, groups)
+    assert found["clear"] == pytest.approx(1)
+    assert np.isnan(found["still"])
+    for name in ("clear", "noise", "half"):
+        samples = [values[name][(groups == group).to_numpy()] for group in "abc"]
+        assert found[name] == pytest.approx(kruskal(*samples).statistic / (len(values) - 1))
+    assert found["noise"] < found["half"] < found["clear"]

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.validation import check_is_fitted
 
-from ser_lib import corpus, models, tables
+from ser_lib import corpus, extraction, models
 from ser_lib.corpus import FOUR
 from ser_lib.errors import SerError
 from ser_lib.features import FeatureConfig, feature_names
@@ -33,10 +33,10 @@ EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
 @pytest.fixture(scope="module")
 def table(tiny_corpus, tmp_path_factory) -> pd.DataFrame:
     """Four emotions."""
-    clips = corpus.read(tiny_corpus, n_jobs=1).clips
+    clips = corpus.listing(tiny_corpus)[0]
     clips = clips[clips["emotion"].isin(FOUR)]
     config = FeatureConfig("compact")
-    return tables.build(clips, config, cache_dir=tmp_path_factory.mktemp("cache"), n_jobs=1)[0]
+    return extraction.build(clips, config, cache_dir=tmp_path_factory.mktemp("cache"), n_jobs=1)[0]
 
 
 @pytest.fixture(scope="module")

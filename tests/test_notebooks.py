@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
 import os
 import subprocess
@@ -11,9 +13,10 @@ import pandas as pd
 import pytest
 
 from ser_lib import ROOT, bundle, metrics, reruns
-from ser_lib.corpus import EIGHT, check_ravdess_grid
+from ser_lib.corpus import EIGHT
 from ser_lib.errors import ReportError
 from ser_lib.ledger import REPORTS
+from ser_lib.naming import check_ravdess_grid
 from ser_lib.parameters import NOTEBOOKS, defaults
 
 SMALL = {"models": "mlp,xgboost", "seeds": "0"}
@@ -48,13 +51,36 @@ def test_a_notebook_is_stripped_and_asks_predicts_answers(path):
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
-    assert all(len("".join(cell["source"]).splitlines()) <= 25 for cell in code)
+    assert all(len("".join(cell["source"]).splitlines()) <= 16 for cell in code)
     first = "".join(cells[0]["source"])
     assert first.startswith(f"# {path.stem[:2]} · ")
     assert "?" in first.splitlines()[0]
     assert any("".join(cell["source"]).startswith("## Answer") for cell in cells)
     described = [line for line in "".join(_tagged(cells)["source"]).splitlines() if "=" in line]
     assert all("  # " in line for line in described)  # papermill's help shows these comments
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_cells_need_what_came_before_them_only(path):
+    """The order of execution is that of reading, also in what runs on request alone."""
+    known = set(dir(builtins))
+    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+        if cell["cell_type"] != "code":
+            continue
+        nodes = list(ast.walk(ast.parse("".join(cell["source"]))))
+        names = [node for node in nodes if isinstance(node, ast.Name)]
+        given = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        given |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        given |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        given |= {
+            (alias.asname or alias.name).partition(".")[0]
+            for node in nodes
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        needed = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        assert not needed - given - known, f"cell {number}"
+        known |= given
 
 
 def _tagged(cells):

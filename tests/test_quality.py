@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synth import speech
 
-from ser_lib import audio, augment, quality
+from ser_lib import audio, augment, decoding, quality
 
 RATE = 48_000
 RNG = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_real_studio_clips_raise_no_warning(ravdess):
     paths = sorted(ravdess.rglob("03-01-0[1-8]-01-01-01-*.flac"))[::11]
     assert len(paths) > 10
     for path in paths:
-        raw, rate = audio.decode(path)
+        raw, rate = decoding.decode(path)
         found = quality.describe(raw, rate, audio.prepare(raw, rate, name=path.name))
         assert found["bandwidth_hz"] > 7000
         assert found["clipped"] < 1e-4

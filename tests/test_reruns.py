@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import ROOT, evaluate, index, ledger, reruns
+from ser_lib import ROOT, index, ledger, reruns, tables
 from ser_lib.cli import main
 from ser_lib.errors import ReportError
 from ser_lib.parameters import defaults
@@ -89,7 +89,6 @@ def test_predict_goes_on_after_a_bad_file(tmp_path, tiny_corpus):
 
 
 def test_features_writes_a_table_that_loads(tmp_path, tiny_corpus):
-    from ser_lib import tables
     from ser_lib.features import FeatureConfig
 
     done = CliRunner().invoke(
@@ -100,7 +99,7 @@ def test_features_writes_a_table_that_loads(tmp_path, tiny_corpus):
 
 
 def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
-    from ser_lib import augment, tables
+    from ser_lib import augment
 
     command = ["features", str(tiny_corpus), str(tmp_path / "t.parquet"), "--family", "timing"]
     for extra, n_clips in (([], 108), (["--copies"], 108 * len(augment.TRAINING))):
@@ -108,7 +107,7 @@ def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
         assert done.exit_code == 0, done.output
         table = tables.load(tmp_path / "t.parquet")
         assert len(table) == n_clips
-        assert all(name.startswith("time_") for name in evaluate.feature_columns(table))
+        assert all(name.startswith("time_") for name in tables.feature_columns(table))
     done = CliRunner().invoke(main, [*command[:-1], "melody"])
     assert done.exit_code == 2
     assert "no melody in full; it has chroma, correlation, energy" in done.output
@@ -198,14 +197,14 @@ protocol = "actors5"  # PROTOCOL: of the folds
 fails = ""  # loso: the protocol with which it fails""",
     """import os, time
 import numpy as np
-from ser_lib import corpus as corpora, evaluate, parameters
+from ser_lib import corpus as corpora, evaluate, parameters, tables
 from ser_lib.report import Report
 report = Report("03_mlp_vs_boosting", globals())
 with open(os.environ["BEGUN"], "a") as begun:
     print(report.folder.stem, file=begun)""",
     """names = corpora.emotion_list(emotions)
 clips = parameters.clips(corpus).drop(columns="path")
-table = evaluate.select(clips.assign(x=np.arange(float(len(clips)))), names)
+table = tables.select(clips.assign(x=np.arange(float(len(clips)))), names)
 if fails == protocol and not os.environ.get("MENDED"):
     raise ValueError("no such luck\\nat all")
 predictions = evaluate.out_of_fold(table, ["majority"], protocol=protocol, n_jobs=1)

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import pdist
 
 pytest.importorskip(
     "torch", reason="PyTorch is not installed: `pip install 'ser_lib[deep]'` to run this test"
@@ -15,7 +16,7 @@ pytest.importorskip(
 
 import torch
 
-from ser_lib import evaluate, models, reruns, sequence, tables
+from ser_lib import correlation, evaluate, models, reruns, sequence, tables
 from ser_lib.features import FRAMES, FeatureConfig, feature_names
 
 RNG = np.random.default_rng(0)
@@ -105,14 +106,42 @@ def test_early_stopping_keeps_speakers_apart():
 
 
 def test_another_voice_keeps_bands_and_numbers():
-    x = RNG.normal(-40, 5, (90, 64)).astype(np.float32)
+    x = RNG.normal(-40, 5, (90, 66)).astype(np.float32)
     lengths = set()
     for seed in range(50):
-        y = sequence._other_voice(x, np.random.default_rng(seed), x.mean(axis=0))
-        assert y.shape[1] == 64
+        y = correlation._other_voice(x, np.random.default_rng(seed))
+        assert y.shape[1] == 66
         assert np.isfinite(y).all()
         lengths.add(len(y))
     assert min(lengths) < 85 < 95 < max(lengths)
+
+
+def test_pooled_correlations_are_numpys():
+    tracks = RNG.normal(0, [[2.0], [5.0], [9.0]], (4, 3, 50)).astype(np.float32)
+    tracks[:, 1] += tracks[:, 0]
+    heard = torch.ones(4, 1, 50)
+    heard[0, :, 30:] = 0
+    found, deviation = correlation._correlation(torch.from_numpy(tracks), heard)
+    for i, n in enumerate((30, 50, 50, 50)):
+        expected = np.corrcoef(tracks[i, :, :n])[np.triu_indices(3, 1)]
+        assert np.allclose(found[i], expected, atol=2e-3)
+        assert np.allclose(deviation[i], tracks[i, :, :n].std(axis=1), rtol=2e-3)
+
+
+def test_one_view_starts_whitened_within_the_emotions(monkeypatch):
+    monkeypatch.setattr(correlation, "_other_voice", lambda one, rng: one)
+    x, y = clips("corrcnn", 96)
+    step = make("corrcnn", steps=1, held=0).fit(x, y)[-1]
+    module = step._module(3)
+    module.load_state_dict(step.state_)
+    with torch.inference_mode():
+        known = module.known(*step._ready(step._frames(x)))
+        found = module.whitening(known).numpy()
+    expected = (
+        models.WithinClassWhitening(0.5).fit(np.tile(known, (3, 1)), np.tile(y, 3)).transform(known.numpy())
+    )
+    # equal variances leave the axes free: the distances count
+    assert np.allclose(pdist(found), pdist(expected), rtol=1e-3)
 
 
 def test_the_dense_network_is_as_large_as_published():
@@ -155,4 +184,4 @@ def test_the_notebook_runs_at_smoke_size(tiny_corpus, tmp_path):
     (run,) = reruns.plan(["07"], given)
     folder = reruns.execute(run, tmp_path)
     scores = pd.DataFrame(json.loads((folder / "metrics.json").read_text())["results"])
-    assert {"rescnn", "cnn_bilstm", "dense", "functionals", "stack"} <= set(scores["model"].dropna())
+    assert {"corrcnn", "cnn_bilstm", "dense", "functionals", "stack"} <= set(scores["model"].dropna())

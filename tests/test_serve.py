@@ -402,7 +402,7 @@ def test_malformed_http(server):
 
 def test_unexpected_error_shows_no_inside(passport, monkeypatch):
     import serve
-    from ser_lib.bundle import Bundle
+    from ser_lib.hearing import Bundle
 
     client = serve.create_app(SETTINGS | {"model": passport}).test_client()
     monkeypatch.setattr(Bundle, "predict", lambda *_, **__: 1 / 0)

@@ -6,9 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ser_lib import guard
+from ser_lib.check import MIN_CLIPS, MIN_EACH, MIN_SPEAKERS, doubts
 from ser_lib.corpus import EIGHT
 from ser_lib.errors import CorpusError
-from ser_lib.splits import PROTOCOLS, RAVDESS_FOLDS, assert_speakers_apart, assign_folds
+from ser_lib.splits import (
+    PROTOCOLS,
+    RAVDESS_FOLDS,
+    assert_speakers_apart,
+    assign_folds,
+    inner_folds,
+    inner_sides,
+    sides,
+)
 
 
 def table(speakers, *, clips_each: int = 16, corpus: str = "ravdess") -> pd.DataFrame:
@@ -36,6 +46,7 @@ def test_every_protocol_gives_each_clip_one_number(protocol, clips):
     assert folds.index.equals(clips.index)
     assert folds.dtype.kind == "i"
     pd.testing.assert_frame_equal(clips, before)
+    assert assign_folds(clips.drop(columns="audio_sha256"), protocol).name == "fold"
     if protocol == "random":
         assert set(folds) == {-1, 0}
     else:
@@ -88,6 +99,7 @@ def test_the_seed_decides_the_random_split_and_nothing_else():
     pd.testing.assert_series_equal(
         assign_folds(RAVDESS, "random", seed=4), assign_folds(RAVDESS, "random", seed=4)
     )
+    pd.testing.assert_series_equal(assign_folds(RAVDESS, "random"), assign_folds(RAVDESS, "random", seed=0))
     assert (assign_folds(RAVDESS, "random", seed=4) != assign_folds(RAVDESS, "random", seed=5)).any()
     for protocol in ("actors5", "loso"):
         pd.testing.assert_series_equal(
@@ -139,9 +151,13 @@ def test_refusals():
         ):
             assign_folds(table(["ann"]), protocol)
     with pytest.raises(
-        CorpusError, match=r"\w+: 3 clip\(s\); a stratified quarter needs at least 4 an emotion"
+        CorpusError,
+        match=r"^\w+: 3 clip\(s\); a stratified quarter needs at least 4 an emotion; add some, or leave it out of "
+        r"emotions=…$",
     ):
         assign_folds(table(["ann"], clips_each=24), "random")
+    assert (assign_folds(table(["ann"], clips_each=32), "random") == 0).sum() == 8
+    assert assign_folds(table(["ann", "ben"]), "loso").nunique() == 2
     with pytest.raises(CorpusError, match=r"actors5: all 2 speakers fall in one fold; use protocol=loso"):
         assign_folds(table(["02", "05"]))
 
@@ -154,3 +170,168 @@ def test_a_manifest_called_ravdess_with_other_speaker_names_is_grouped_or_refuse
         assert "'1'" in str(error) or " 1" in str(error)  # noqa: PT017
     else:
         assert folds.nunique() == 3
+
+
+# --- altered copies --------------------------------------------------------------------------------
+
+
+def copied(clips: pd.DataFrame) -> pd.DataFrame:
+    """Each clip and an altered copy of it, mixed, and a feature of each."""
+    own = clips.assign(clip_id=[f"c{i:03d}" for i in range(len(clips))])
+    own = own.assign(source_clip=own["clip_id"], level_mean=0.5)
+    copy = own.assign(clip_id=own["clip_id"] + "/fast", audio_sha256=own["audio_sha256"] + "/fast")
+    return pd.concat([own, copy]).sample(frac=1, random_state=5).reset_index(drop=True)
+
+
+BOTH = copied(OTHER)
+OWN = BOTH["clip_id"] == BOTH["source_clip"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_copy_has_the_fold_of_its_source(protocol):
+    folds = assign_folds(BOTH, protocol)
+    assert folds.groupby(BOTH["source_clip"]).nunique().max() == 1
+    assert (folds.name, folds.dtype.kind) == ("fold", "i")
+    alone = assign_folds(BOTH[OWN], protocol)
+    pd.testing.assert_series_equal(folds[OWN], alone)
+
+
+def test_a_copy_without_its_source_is_refused():
+    gone = sorted(BOTH["clip_id"][OWN])[3:5]
+    for out, more in ((gone[:1], 0), (gone, 1)):
+        with pytest.raises(
+            CorpusError,
+            match=rf"^c00[34]: has an altered copy in the table but is not there itself, as are {more} more; leave "
+            "copies out with their sources$",
+        ):
+            assign_folds(BOTH[~BOTH["clip_id"].isin(out)])
+
+
+# --- sides -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_sides_test_originals_and_train_on_the_rest(protocol, monkeypatch):
+    checked = []
+    check = guard.check
+    monkeypatch.setattr(
+        guard,
+        "check",
+        lambda *a, speakers: checked.append((*a[1:], speakers)) or check(*a, speakers=speakers),
+    )
+    folds = assign_folds(BOTH, protocol, seed=3).to_numpy()
+    found = sides(BOTH, protocol, seed=3)
+    assert list(found) == sorted(set(folds[folds >= 0]))
+    for (fold, (train, test)), seen in zip(found.items(), checked, strict=True):
+        np.testing.assert_array_equal(test, np.flatnonzero(OWN & (folds == fold)))
+        np.testing.assert_array_equal(train, np.flatnonzero(folds != fold))
+        assert (seen[0] is train, seen[1] is test, seen[2]) == (True, True, protocol != "random")
+
+
+def test_sides_are_those_of_actors5_and_of_seed_0():
+    for one, other in (
+        (sides(BOTH), sides(BOTH, "actors5")),
+        (sides(BOTH, "random"), sides(BOTH, "random", seed=0)),
+    ):
+        assert str(one) == str(other)
+    assert str(sides(BOTH, "random")) != str(sides(BOTH, "random", seed=1))
+
+
+def test_unguarded_sides_take_copies_and_twins_for_clips_of_their_own():
+    twins = BOTH.assign(audio_sha256="the same")
+    ((train, test),) = sides(twins, "random", guarded=False).values()
+    assert len(test) == len(BOTH) // 4
+    assert len(train) + len(test) == len(BOTH)
+    assert not OWN[test].all()
+    plain = BOTH[OWN].drop(columns=["source_clip", "audio_sha256"])
+    assert len(sides(plain, guarded=False)) == 5
+
+
+def test_inner_sides_are_whole_speakers_of_the_training_rows():
+    train, test = sides(BOTH)[0]
+    found = inner_sides(BOTH, train)
+    assert list(found) == [0, 1, 2, 3]
+    assert list(inner_sides(BOTH, train, 2)) == [0, 1]
+    for heard, tested in found.values():
+        assert set(heard) | set(tested) <= set(train)
+        assert not set(BOTH["speaker"][heard]) & set(BOTH["speaker"][tested])
+        assert OWN[tested].all()
+        assert not OWN[heard].all()
+    every = np.sort(np.concatenate([tested for _, tested in found.values()]))
+    np.testing.assert_array_equal(every, np.sort(train[OWN[train]]))
+    assert not set(every) & set(test)
+
+
+def test_inner_folds_are_at_most_as_many_as_asked_for():
+    assert sorted(inner_folds(OTHER, 3).unique()) == [0, 1, 2]
+    few = inner_folds(table(["ann", "ben"], corpus="attic"), 3)
+    assert (sorted(few.unique()), few.name, few.dtype.kind) == ([0, 1], "fold", "i")
+    with pytest.raises(
+        CorpusError, match=r"^1 speaker in training: choosing on unheard speakers needs at least 2$"
+    ):
+        inner_folds(table(["ann"]), 3)
+
+
+# --- doubts; more of them in test_corpus -----------------------------------------------------------
+
+
+def told(speakers: int, each: int, emotions=("happy", "sad")) -> pd.DataFrame:
+    """As many clips of each emotion by each speaker."""
+    rows = [(f"{s}{e}{n}", f"s{s}", e) for s in range(speakers) for e in emotions for n in range(each)]
+    clips = pd.DataFrame(rows, columns=["clip_id", "speaker", "emotion"])
+    return clips.assign(corpus="mine", audio_sha256=clips["clip_id"])
+
+
+def test_what_is_just_enough_is_not_doubted():
+    assert doubts(told(MIN_SPEAKERS, MIN_CLIPS // MIN_SPEAKERS)) == []
+    clips = told(MIN_SPEAKERS + 1, 10)
+    of_few = (clips["emotion"] == "sad") & (clips["speaker"] >= f"s{MIN_EACH}")
+    assert doubts(clips[~of_few]) == []
+
+
+def test_what_is_too_little_is_said_with_its_remedy():
+    remedy = "add some, or leave the label out (null in labels.yaml, or without it in emotions=…)"
+    assert doubts(told(MIN_SPEAKERS, 3, ["sad"])) == [
+        "one emotion, sad: nothing to tell apart; add clips of another"
+    ]
+    assert doubts(told(MIN_SPEAKERS - 1, 3), "loso") == [
+        "4 speaker(s): loso tests on unheard speakers, and below 5 says little of the next one; add recordings of others"
+    ]
+    assert doubts(told(9, 1)) == [
+        f"{name}: 9 clip(s), at least 10 are needed; {remedy}" for name in ("happy", "sad")
+    ]
+    clips = told(MIN_SPEAKERS, 10)
+    assert doubts(clips[(clips["emotion"] == "happy") | (clips["speaker"] < "s2")]) == [
+        f"sad: only of s0, s1, at least 3 speakers are needed; {remedy}"
+    ]
+
+
+def test_what_contradicts_itself_is_said_with_its_remedy():
+    clips = told(MIN_SPEAKERS, 10)
+    twins = clips.copy()
+    twins.loc[0, ["audio_sha256", "emotion"]] = [twins["audio_sha256"][1], "sad"]
+    assert doubts(twins) == [
+        "0happy0 and 0happy1: the same samples, but emotion sad and happy; correct one, or take both out"
+    ]
+    mixed = clips.copy()
+    mixed.loc[mixed["emotion"] == "sad", "corpus"] = "other"
+    assert doubts(mixed[mixed["speaker"] == "s0"], "random") == [
+        "speaker s0 is in mine and other and taken for one person; name two people differently, and give one person "
+        "one corpus"
+    ]
+    written = clips.copy()
+    written.loc[written.index[::2], "emotion"] = written["emotion"].str.upper()
+    assert doubts(written, "random") == [
+        f"{name.upper()!r} and {name!r} differ only in writing; make one of them the other in labels.yaml"
+        for name in ("happy", "sad")
+    ]
+
+
+def test_why_a_split_is_refused_is_said_too():
+    """Clips of one name by two speakers would be doubted before; published folds that meet are not."""
+    clips = told(5, 4).replace(
+        {"speaker": {f"s{n}": name for n, name in enumerate(["02", "05", "14", "15", "16"])}}
+    )
+    assert doubts(clips.assign(corpus="ravdess")) == [
+        "actors5: all 5 speakers fall in one fold; use protocol=loso"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from contextlib import closing
@@ -18,11 +19,11 @@ from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 from synth import speech
 
-from ser_lib import audio, augment, corpus, features, guard, rows, tables
+from ser_lib import audio, augment, corpus, decoding, extraction, features, guard, naming, rows, tables
 from ser_lib.audio import AudioConfig
-from ser_lib.cache import Cache
-from ser_lib.corpus import CLIP_COLUMNS
+from ser_lib.corpus import CLIP_COLUMNS, FACTS
 from ser_lib.errors import CorpusError
+from ser_lib.extraction import Cache
 from ser_lib.features import FeatureConfig, feature_names
 
 CONFIG = FeatureConfig("compact")
@@ -35,11 +36,16 @@ def write(path: Path, samples: np.ndarray) -> None:
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The clip table of every WAV in `folder`, through a manifest."""
+    """The clip table of every WAV in `folder` with the facts of each, as `tables.get` has it."""
     files = sorted(path.name for path in folder.glob("*.wav"))
     manifest = folder / "clips.csv"
     pd.DataFrame({"path": files, "speaker": "a", "emotion": "calm"}).to_csv(manifest, index=False)
-    return corpus.read(manifest, n_jobs=1).clips
+    clips, _ = corpus.listing(manifest)
+    facts = [
+        (round(len(raw) / rate, 4), rate, raw.shape[1], audio.content_hash(audio.mix_down(raw), rate))
+        for raw, rate in map(decoding.decode, clips["path"])
+    ]
+    return clips.assign(**dict(zip(FACTS, zip(*facts, strict=True), strict=True)))
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def build(tmp_path):
-    return partial(tables.build, config=CONFIG, cache_dir=tmp_path / "cache", n_jobs=1)
+    return partial(extraction.build, config=CONFIG, cache_dir=tmp_path / "cache", n_jobs=1)
 
 
 @pytest.fixture
@@ -158,16 +164,30 @@ def test_nothing_stale_is_used(folder, build, extracted, monkeypatch, tmp_path, 
 
 def test_the_code_hash_covers_what_computes(monkeypatch, tmp_path):
     here = Path(rows.__file__)
-    for name in ("audio", "lld", "features"):
+    for name in rows.COMPUTE:
         (tmp_path / f"{name}.py").write_bytes(here.with_name(f"{name}.py").read_bytes())
     monkeypatch.setattr(rows, "__file__", str(tmp_path / "rows.py"))
-    hashes = {rows.code_hash.__wrapped__("audio", "lld", "features")}
-    for name in ("audio", "lld", "features"):
+    hashes = {rows.code_hash.__wrapped__(*rows.COMPUTE)}
+    for name in rows.COMPUTE:
         with (tmp_path / f"{name}.py").open("a") as file:
             file.write("# changed\n")
-        hashes.add(rows.code_hash.__wrapped__("audio", "lld", "features"))
-    assert len(hashes) == 4
-    assert rows.code_hash("audio", "lld", "features") in hashes
+        hashes.add(rows.code_hash.__wrapped__(*rows.COMPUTE))
+    assert len(hashes) == 1 + len(rows.COMPUTE)
+    assert rows.code_hash(*rows.COMPUTE) in hashes
+
+
+def test_what_computes_is_all_that_the_features_import():
+    """Of a module that is left out here a change would go unnoticed, and stale rows be used."""
+    found, todo = set(), ["features"]
+    while todo:
+        found.add(name := todo.pop())
+        source = ast.parse(Path(rows.__file__).with_name(f"{name}.py").read_text())
+        for node in ast.walk(source):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ser_lib"):
+                parts = node.module.split(".")
+                named = parts[1:] or [alias.name for alias in node.names]
+                todo += [module for module in named if module not in {*found, "errors"}]
+    assert found == set(rows.COMPUTE)
 
 
 # --- what goes wrong -------------------------------------------------------------------------------
@@ -201,7 +221,7 @@ def test_nothing_but_silence_is_an_empty_table(folder, build):
 
 
 def test_an_interrupted_build_goes_on_where_it_was(folder, build, extracted, monkeypatch):
-    monkeypatch.setattr(tables, "PART", 2)
+    monkeypatch.setattr(extraction, "PART", 2)
     recording = rows.extract
 
     def interrupted(clip, config):
@@ -262,13 +282,13 @@ def test_a_damaged_part_is_computed_again(folder, build, extracted, tmp_path, ke
 @pytest.fixture
 def decoded(monkeypatch) -> list[str]:
     """The names of the files that are decoded, as they are decoded."""
-    names, decode = [], audio.decode
+    names, decode = [], decoding.decode
 
     def recording(source, **name):
         names.append(Path(source).name)
         return decode(source, **name)
 
-    monkeypatch.setattr(audio, "decode", recording)
+    monkeypatch.setattr(decoding, "decode", recording)
     return names
 
 
@@ -376,7 +396,7 @@ def test_a_saved_table_comes_back_as_it_was(table, tmp_path):
 
 
 def test_what_is_written_in_parts_is_what_is_built(tiny_corpus, tmp_path, monkeypatch):
-    expected, _ = tables.build(corpus.read(tiny_corpus).clips, CONFIG, cache_dir=tmp_path / "cache")
+    expected, _ = extraction.build(corpus.listing(tiny_corpus)[0], CONFIG, cache_dir=tmp_path / "cache")
     monkeypatch.setattr(tables, "GROUP", 25)
     path = tmp_path / "new" / "table.parquet"
     n_rows, problems = tables.write(tiny_corpus, path, CONFIG, cache_dir=tmp_path / "cache")
@@ -450,7 +470,9 @@ shipped = pytest.mark.skipif(not tables.SHIPPED[0].exists(), reason="no shipped 
 
 @pytest.fixture
 def cached_here(monkeypatch, tmp_path):
-    monkeypatch.setattr(tables, "build", partial(tables.build, cache_dir=tmp_path / "cache", n_jobs=1))
+    monkeypatch.setattr(
+        extraction, "build", partial(extraction.build, cache_dir=tmp_path / "cache", n_jobs=1)
+    )
 
 
 @pytest.fixture
@@ -485,7 +507,7 @@ def test_get_without_audio_is_the_shipped_table(no_audio):
     assert list(data.table.columns[12:]) == list(feature_names())
     assert np.isfinite(data.table[list(feature_names())].to_numpy()).all()
     assert data.source.startswith("The shipped table, ravdess_full.parquet: 1440 clips of 24 speakers")
-    assert corpus.check_ravdess_grid(data.corpus.clips) == ([], [])
+    assert naming.check_ravdess_grid(data.corpus.clips) == ([], [])
 
 
 @shipped

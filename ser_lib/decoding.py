@@ -1,0 +1,154 @@
+"""Whatever a user has to hand, decoded: samples as they are in the file, float32 of shape (n_samples, n_channels).
+
+soundfile (libsndfile) reads WAV, FLAC, OGG/Opus and MP3; PyAV (FFmpeg) reads the rest, among them
+M4A/AAC and the WebM that browsers record.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ser_lib.errors import AudioError
+
+Source = str | Path | bytes | BinaryIO
+
+MAX_S = 600.0  # seconds; longer recordings are for windowed prediction
+UNKNOWN = 2**48  # samples; what libsndfile says of a stream that does not tell its length is more
+MAX_VALUES = 60_000_000  # samples times channels: ten minutes of 48 kHz stereo; a small file can claim more
+MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz
+# FFmpeg's demuxers for recordings. Its playlist and session readers would open files and addresses
+# that an upload names.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,w64,aiff,caf,flac,ogg,mp3,aac,amr,asf,avi,mpeg,mpegts"
+
+
+def name_of(source: Source) -> str:
+    """The path, or the file object's name if it is text (a temporary file's is None or a number)."""
+    name = source if isinstance(source, str | Path) else getattr(source, "name", None)
+    return str(name) if isinstance(name, str | Path) else "audio"
+
+
+def decode(source: Source, *, name: str | None = None) -> tuple[np.ndarray, int]:
+    """Return the samples as they are in the file, float32 of shape (n_samples, n_channels), and the rate.
+
+    Raises
+    ------
+    AudioError
+        As `blocks`.
+    """
+    parts = list(blocks(source, name=name))
+    rate = parts[0][1]
+    return parts[0][0] if len(parts) == 1 else np.concatenate([part for part, _ in parts]), rate
+
+
+def blocks(
+    source: Source, *, name: str | None = None, seconds: float | None = None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The samples as they are in the file, in parts of at most `seconds` (None: in one), each with the rate.
+
+    What says that it is longer than `MAX_S` is refused before anything is decoded.
+
+    Raises
+    ------
+    AudioError
+        Not found, not audio, damaged, empty, longer than `MAX_S`, or an absurd sample rate.
+    """
+    name = name or name_of(source)
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            raise AudioError(f"{name}: no such file")
+        with open(source, "rb") as file:
+            head = file.read(4)
+    else:
+        source = io.BytesIO(source if isinstance(source, bytes) else source.read())
+        head = bytes(source.getbuffer()[:4])
+    if not head:
+        raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
+    n_samples = 0
+    # libsndfile keeps some memory of each damaged OGG file for ever
+    parts = _with_ffmpeg(source, name) if head == b"OggS" else _with_soundfile(source, name, seconds)
+    for part, rate in parts:
+        n_samples += len(part)
+        if n_samples > MAX_S * rate:
+            raise _too_long(name)
+        yield part, rate
+    if not n_samples:
+        raise AudioError(f"{name}: no audio samples in the file; record or export it again")
+
+
+def _too_long(name: str) -> AudioError:
+    return AudioError(f"{name}: longer than {MAX_S:.0f} s; cut it into shorter clips")
+
+
+def _with_soundfile(
+    source: str | Path | io.BytesIO, name: str, seconds: float | None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """As `blocks`; what libsndfile does not know, or not to its end, is left to FFmpeg."""
+    import soundfile
+
+    part = None
+    try:
+        with soundfile.SoundFile(source) as file:
+            rate = file.samplerate
+            _check_rate(rate, name)
+            if MAX_S * rate < file.frames < UNKNOWN:
+                raise _too_long(name)
+            n = int(seconds * rate) if seconds else int(MAX_S * rate) + 1  # one more than is allowed
+            _check_size(min(file.frames, n) * file.channels, name)
+            while len(part := file.read(n, dtype="float32", always_2d=True)):
+                yield part, rate
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        if part is not None:
+            raise _damaged(name) from error
+        yield from _with_ffmpeg(source, name)
+
+
+def _damaged(name: str) -> AudioError:
+    return AudioError(f"{name}: not audio, or damaged; WAV, FLAC, OGG, MP3, M4A and WebM are read")
+
+
+def _with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
+    """As `blocks`, in the parts that the codec has."""
+    import av
+
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    try:
+        opened = source if isinstance(source, io.BytesIO) else str(source)
+        with av.open(opened, "r", options={"format_whitelist": CONTAINERS}) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: no audio track in the file; export it as WAV, FLAC, MP3 or M4A")
+            stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise ValueError("no decoder for the audio track")
+            rate, n_samples = stream.sample_rate, 0
+            _check_rate(rate, name)
+            if (container.duration or 0) > MAX_S * av.time_base:
+                raise _too_long(name)
+            # "flt", not "fltp": PyAV reads astray where a file claims more than eight channels in planes
+            to_float = av.AudioResampler(format="flt", rate=rate)
+            for frame in container.decode(audio=0):
+                n_samples += frame.samples
+                _check_size(n_samples * stream.channels, name)
+                for part in to_float.resample(frame):
+                    yield part.to_ndarray().reshape(-1, part.layout.nb_channels), rate
+    except (av.FFmpegError, ValueError, OverflowError) as error:
+        raise _damaged(name) from error
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(
+            f"{name}: sample rate {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is read, export it at 16000 or more"
+        )
+
+
+def _check_size(values: float, name: str) -> None:
+    if values > MAX_VALUES:
+        raise AudioError(
+            f"{name}: too many samples or channels to hold in memory; export it at 48 kHz or less"
+        )

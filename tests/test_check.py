@@ -1,0 +1,118 @@
+"""check: what is told of a corpus, and what speaks against a report on it."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from test_corpus import manifest, numbered, put, read
+
+from ser_lib import check, corpus
+from ser_lib.check import doubts
+from ser_lib.splits import PROTOCOLS
+
+
+def grid(speakers: int = 6, each: int = 4, emotions=("happy", "sad")) -> pd.DataFrame:
+    """A clip table of as many clips of each emotion by each speaker."""
+    rows = [(f"{s}{e}{n}", "mine", str(s), e) for s in range(speakers) for e in emotions for n in range(each)]
+    clips = pd.DataFrame(rows, columns=["clip_id", "corpus", "speaker", "emotion"])
+    return clips.assign(audio_sha256=clips["clip_id"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_speaks_against_a_whole_grid(protocol):
+    assert doubts(grid(), protocol) == []
+
+
+def test_one_speaker_is_doubted_where_speakers_are_kept_apart():
+    clips = grid(speakers=1, each=12)
+    for protocol in ("actors5", "loso"):
+        (doubt,) = doubts(clips, protocol)
+        assert doubt.startswith(f"1 speaker(s): {protocol} tests on unheard speakers")
+        assert doubt.endswith("add recordings of others")
+    assert doubts(clips, "random") == []
+
+
+def test_a_class_of_two_clips_is_doubted():
+    clips = grid(emotions=("happy", "sad", "angry"))
+    few = clips.drop(clips.index[clips["emotion"] == "angry"][2:])
+    for protocol in PROTOCOLS:
+        (doubt,) = doubts(few, protocol)
+        assert doubt.startswith("angry: 2 clip(s), at least 10 are needed; add some, or leave the label out")
+
+
+def test_a_class_of_few_speakers_is_doubted():
+    clips = grid(each=20, emotions=("happy", "sad", "angry"))
+    of_two = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["2", "4"])]
+    assert doubts(of_two)[0].startswith("angry: only of 2, 4, at least 3 speakers are needed")
+    assert doubts(of_two, "random") == []
+
+
+def test_a_class_that_no_other_fold_teaches_is_doubted():
+    """Three actors whom the published folds test together; each alone, the others teach it."""
+    clips = grid(speakers=6, each=20, emotions=("happy", "sad", "angry")).assign(corpus="ravdess")
+    clips["speaker"] = clips["speaker"].replace(
+        dict(zip("012345", ("02", "05", "14", "01", "03", "24"), strict=True))
+    )
+    alone = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["02", "05", "14"])]
+    assert doubts(alone) == [
+        "angry: a fold tests all speakers that say it; add recordings of others, or use protocol=loso"
+    ]
+    assert doubts(alone, "loso") == []
+    assert doubts(alone.assign(corpus="mine")) == []
+
+
+def test_clips_that_contradict_each_other_are_doubted():
+    clips = grid()
+    twins = clips.assign(audio_sha256=["same"] * 2 + list(clips["clip_id"][2:]))
+    assert doubts(twins) == []
+    twins.loc[1, "emotion"] = "sad"
+    assert doubts(twins) == [
+        "0happy0 and 0happy1: the same samples, but emotion happy and sad; correct one, or take both out"
+    ]
+    twins.loc[1, ["emotion", "speaker"]] = ["happy", "5"]
+    assert "speaker 0 and 5" in doubts(twins)[0]
+
+
+def test_labels_and_speakers_that_may_be_confused_are_doubted():
+    clips = grid(each=20)
+    clips.loc[clips.index[::2], "emotion"] = clips["emotion"][::2].str.title() + " "
+    assert [doubt.split(" differ")[0] for doubt in doubts(clips)] == [
+        "'Happy ' and 'happy'",
+        "'Sad ' and 'sad'",
+    ]
+    clips = grid()
+    clips.loc[clips.index[:5], "corpus"] = "other"
+    assert doubts(clips)[0].startswith("speaker 0 is in other and mine and taken for one person")
+    sung = grid().assign(corpus=["ravdess", "ravdess-song"] * 24)
+    assert doubts(sung, "loso") == []
+
+
+def test_what_is_described(tmp_path):
+    path = manifest(
+        tmp_path, "path,speaker,gender,emotion\nclips/0.wav,ann,female,happy\nclips/1.wav,bob,male,sad\nclips/2.wav,ann,female,sad\n"
+    )  # fmt: skip
+    put(tmp_path / "clips" / "2.wav", numbered(1))
+    found = check.describe(read(path))
+    assert found["speakers"]["ann"] == {"corpus": "mine", "gender": "female", "clips": {"happy": 1, "sad": 1}}
+    assert found["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
+    assert found["duplicates"] == [["clips/1", "clips/2"]]
+    assert found["sample_rates"] == {"16000": 3}
+    assert found["duration_s"]["max"] == 1.2
+    json.dumps(found)
+    asked = {"source": "a b.csv", "protocol": "loso", "asked": ["happy", "sad"], "labels": [], "doubts": []}
+    text = check.told(found | asked)
+    assert "sample-identical: clips/1, clips/2" in text
+    assert "-p 'corpus=a b.csv' -p emotions=happy,sad -p protocol=loso" in text
+
+
+def test_a_long_list_of_speakers_is_cut(monkeypatch):
+    clips = grid(speakers=9).assign(gender="unknown", duration_s=1.0, sample_rate=8_000, channels=1)
+    monkeypatch.setattr(check, "SHOWN", 4)
+    found = check.describe(corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
+    rest = {"source": "x", "protocol": "loso", "asked": [], "labels": [], "doubts": ["odd"]}
+    lines = check.told(found | rest).splitlines()
+    assert "… and 5 more (--json has all)" in lines
+    assert sum(line.endswith("  4    4") for line in lines) == 4
+    assert lines[-2:] == ["A report under loso could not be trusted:", "- odd"]

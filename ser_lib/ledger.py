@@ -10,11 +10,11 @@ import datetime
 import json
 import platform
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
 
 from ser_lib import ROOT
@@ -23,6 +23,7 @@ from ser_lib.errors import ReportError
 REPORTS = ROOT / "reports"
 RUNNING, FAILED = ".running", ".failed"
 FILE = "metrics.json"
+LOCK = ".lock"  # held while a run takes its folder
 KEY = ("notebook", "parameters", "data", "code", "versions")  # a run with the same gives the same
 
 
@@ -77,23 +78,17 @@ def changed(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> list[str]
 
 def start(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> Path | None:
     """Take the folder `<name>.running`; None while another process that is alive has it."""
-    running, out = out / f"{name}{RUNNING}", out.resolve()
+    running = out / f"{name}{RUNNING}"
     out.mkdir(parents=True, exist_ok=True)
-    process = psutil.Process()
-    owner = {"id": process.pid, "created": process.create_time(), "machine": platform.node()}
-    with tempfile.TemporaryDirectory(prefix=".", dir=out) as private:
-        new, old = Path(private, "new"), Path(private, "old")
-        new.mkdir()
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write(new, {**row, "status": "running", "started": started, "process": owner}, [])
-        try:
-            if running.exists() and not _alive(begun(running)):
-                running.rename(old)
-                if _alive(begun(old)):  # another took it over in between
-                    old.rename(running)
-            new.rename(running)  # fails where there is one, since it has a file in it
-        except OSError:
+    with filelock.FileLock(out / LOCK):
+        if _alive(begun(running)):
             return None
+        shutil.rmtree(running, ignore_errors=True)
+        running.mkdir()
+        process = psutil.Process()
+        owner = {"id": process.pid, "created": process.create_time(), "machine": platform.node()}
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write(running, {**row, "status": "running", "started": started, "process": owner}, [])
     shutil.rmtree(out / f"{name}{FAILED}", ignore_errors=True)
     return running
 

@@ -43,9 +43,10 @@ def start(*arguments, **environment) -> subprocess.Popen:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it writes
     return subprocess.Popen(
         [sys.executable, ROOT / "serve.py", *map(str, arguments)],
-        env=os.environ | {"SER_PORT": "0", "JOBLIB_MULTIPROCESSING": "0"} | environment,
+        env=inherited | {"SER_PORT": "0", "JOBLIB_MULTIPROCESSING": "0"} | environment,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=no_writing if os.name == "posix" else None,

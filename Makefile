@@ -4,7 +4,7 @@ RUN := .venv/bin/python -m
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test lint serve lab data bench lock clean
+.PHONY: help reports test lint mutants serve lab data bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -27,6 +27,11 @@ lint: $(READY)  ## ruff (lint, docstrings, format), mypy and codespell
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) codespell_lib
+
+mutants: $(READY)  ## does each change of a line fail a test? (ARGS="ser_lib.splits*"); those that survive are explained
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	$(RUN) mutmut run $(ARGS)
+	@! $(RUN) mutmut results | grep -v 'not checked' | grep -vFf tests/survivors.txt
 
 serve: $(READY)  ## the prediction server, http://localhost:8000
 	.venv/bin/python serve.py $(ARGS)

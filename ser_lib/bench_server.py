@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
@@ -46,6 +46,7 @@ def running(model: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[
     finally:
         process.terminate()
         process.wait(60)
+        process.stderr.close()
 
 
 def post(connection: HTTPConnection, clip: bytes) -> int:
@@ -78,14 +79,15 @@ def measure(clip: bytes, model: Path, n: int) -> dict[str, Any] | None:
 
 
 def _turns(model: Bundle, clip: bytes, address: str, n: int) -> dict[str, Any]:
-    connection, called, served = HTTPConnection(address, timeout=60), [], []
-    for _ in range(n):
-        start = time.perf_counter()
-        model.predict(clip)
-        middle = time.perf_counter()
-        assert post(connection, clip) == 200
-        called.append(middle - start)
-        served.append(time.perf_counter() - middle)
+    called, served = [], []
+    with closing(HTTPConnection(address, timeout=60)) as connection:
+        for _ in range(n):
+            start = time.perf_counter()
+            model.predict(clip)
+            middle = time.perf_counter()
+            assert post(connection, clip) == 200
+            called.append(middle - start)
+            served.append(time.perf_counter() - middle)
     return {"called": called, "served": served}
 
 
@@ -100,8 +102,8 @@ def _throughput(model: Path, clip: bytes, k: int, n: int) -> tuple[int, float]:
 
 def _ask(job: tuple[str, bytes, int]) -> list[int]:
     address, clip, n = job
-    connection = HTTPConnection(address, timeout=120)
-    return [post(connection, clip) for _ in range(n)]
+    with closing(HTTPConnection(address, timeout=120)) as connection:
+        return [post(connection, clip) for _ in range(n)]
 
 
 def _many(pid: int, address: str, clip: bytes, n: int) -> dict[str, Any]:

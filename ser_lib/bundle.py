@@ -162,7 +162,7 @@ def save(
         "feature_hash": config.hash,
         "feature_names": list(feature_names(config)),
     }
-    fresh = Bundle(models, passport, config, typical, speakers)
+    fresh = Bundle(models, passport, config, typical)
     passport["golden"] = [fresh.predict(clip)["probabilities"] for clip in golden_clips()]
     path.with_suffix(".pkl").write_bytes(content)
     path.write_text(json.dumps(passport, indent=1) + "\n")

@@ -102,6 +102,27 @@ def test_probabilities_by_name(tiny, emotion):
     assert answer["model"]["name"] == "tiny"
 
 
+def test_the_files_of_a_model(tmp_path):
+    """In a folder that was not there; the booster's version is that of models that have one."""
+    path = tmp_path / "new" / "folder" / "small.json"
+    x, y = np.zeros((4, len(feature_names(FeatureConfig("compact"))))), ["calm", "happy"] * 2
+    kept = {"config": FeatureConfig("compact"), "typical": Typical.of(x + np.arange(4)[:, None])}
+    kept |= {
+        "temperatures": {"emotion": 1.0},
+        "abstain_below": 0.0,
+        "conformal": {"0.9": 1.0},
+        "created": "2020-01-01",
+    }
+    here = bundle.versions()
+    for name in ("majority", "xgboost"):
+        passport = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
+        booster = {bundle.BOOSTER} if name == "xgboost" else set()
+        assert passport["libraries"] == {k: here[k] for k in here.keys() - {bundle.BOOSTER} | booster}
+        assert path.read_text() == json.dumps(passport, indent=1) + "\n"
+        assert path.with_suffix(".pkl").read_bytes()[:2] == b"\x80\x05"  # every Python since 3.8 reads it
+        assert bundle.load(path).passport == passport
+
+
 def test_same_clip_from_path_bytes_and_file(tiny, tmp_path):
     model, content = bundle.load(tiny), wav(speech("happy", 1))
     path = tmp_path / "clip.wav"

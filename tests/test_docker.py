@@ -107,3 +107,4 @@ def test_what_is_installed_answers_a_request(image):
     finally:
         process.terminate()
         process.wait(30)
+        process.stderr.close()

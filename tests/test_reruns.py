@@ -358,7 +358,7 @@ def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):
         assert len([line for line in done.output.splitlines() if line.startswith("Error")]) == 1
         assert "Traceback" not in done.output
     assert ledger.runs(out) == before
-    assert [path.name for path in out.iterdir()] == ["03_a"]
+    assert sorted(path.name for path in out.iterdir()) == [ledger.LOCK, "03_a"]
 
 
 def test_the_help_lists_the_parameters_of_a_notebook():

@@ -43,7 +43,7 @@ def start(*arguments, **environment) -> subprocess.Popen:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it writes
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     return subprocess.Popen(
         [sys.executable, ROOT / "serve.py", *map(str, arguments)],
         env=inherited | {"SER_PORT": "0", "JOBLIB_MULTIPROCESSING": "0"} | environment,
@@ -56,13 +56,18 @@ def start(*arguments, **environment) -> subprocess.Popen:
 def serving(*arguments, log: list | None = None, **environment) -> tuple[subprocess.Popen, str]:
     """A server that is ready, and its address; what it says goes into `log`."""
     process, log = start(*arguments, **environment), [] if log is None else log
+
+    def read():
+        with process.stderr:
+            log.extend(process.stderr)
+
     for line in process.stderr:
         log.append(line)
         if "Serving on" in line:
             break
     else:
         pytest.fail("".join(log))
-    threading.Thread(target=lambda: log.extend(process.stderr), daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
     return process, line.split()[-1]
 
 

@@ -83,14 +83,17 @@ def check(model: Bundle) -> None:
     Raises
     ------
     BundleError
-        A probability is not that of the passport.
+        A probability is not that of the passport, or it tells of more or fewer clips.
     """
-    for clip, expected in zip(golden_clips(), model.passport["golden"], strict=True):
-        found = model.predict(clip, name="golden clip")["probabilities"]
-        for label, p in expected.items():
+    name, golden, clips = model.passport["name"], model.passport["golden"], golden_clips()
+    if len(golden) != len(clips):
+        raise BundleError(f"{name}: its passport has {len(golden)} golden clips of {len(clips)}; {RETRAIN}")
+    for i, clip in enumerate(clips):
+        found = model.predict(clip)["probabilities"]
+        for label, p in golden[i].items():
             if not abs(found.get(label, np.nan) - p) <= GOLDEN_TOLERANCE:
                 raise BundleError(
-                    f"{model.passport['name']}: a golden clip is {label} with {found.get(label)}, the passport says {p}; "
+                    f"{name}: a golden clip is {label} with {found.get(label)}, the passport says {p}; "
                     f"features or libraries differ; {RETRAIN}"
                 )
 

@@ -17,6 +17,7 @@ import soundfile
 from click.testing import CliRunner
 from synth import speech
 
+import ser_lib
 from ser_lib import audio, bundle, hearing, models
 from ser_lib.cli import main
 from ser_lib.corpus import FOUR
@@ -334,6 +335,68 @@ def test_broken_passport_is_refused(tiny, text):
     tiny.write_text(text, encoding="latin-1")
     with pytest.raises(BundleError, match=r"tiny\.json: not a passport \("):
         bundle.load(tiny)
+
+
+def refusal(path: Path) -> str:
+    """What is said when a model is refused."""
+    with pytest.raises(BundleError) as refused:
+        bundle.load(path)
+    return str(refused.value)
+
+
+def test_each_refusal_says_file_finding_and_remedy(tiny, tmp_path):
+    whole, pickled = json.loads(tiny.read_text()), tiny.with_suffix(".pkl")
+    missing = tmp_path / "none.json"
+    assert refusal(missing) == f"{missing}: no such file; {bundle.CHOOSE}"
+    assert refusal(tmp_path) == f"{tmp_path}: cannot be read (Is a directory); {bundle.CHOOSE}"
+    tiny.write_text("[1]")
+    assert refusal(tiny) == f"{tiny}: not a passport (it lacks {', '.join(bundle.REQUIRED)}); {bundle.CHOOSE}"
+    tiny.write_text(json.dumps({name: value for name, value in whole.items() if name != "golden"}))
+    assert refusal(tiny) == f"{tiny}: not a passport (it lacks golden); {bundle.CHOOSE}"
+    tiny.write_text(json.dumps(whole | {"feature_config": {}}))
+    assert refusal(tiny) == f"{tiny}: its features are not those of this ser_lib ('audio'); {bundle.CHOOSE}"
+    tiny.write_text(json.dumps(whole | {"feature_hash": "0"}))
+    assert refusal(tiny) == f"{tiny}: its features are not those of this ser_lib; {bundle.CHOOSE}"
+    other = {"numpy": "0.1", "scipy": "0.2", "cupy": "1"}
+    tiny.write_text(json.dumps(whole | {"libraries": bundle.versions() | other}))
+    here = bundle.versions()
+    listed = f"numpy 0.1 (here {here['numpy']}), scipy 0.2 (here {here['scipy']}), cupy 1 (here None)"
+    assert refusal(tiny) == f"{tiny}: made with {listed}; install requirements.lock or {bundle.RETRAIN}"
+    wrong = dict.fromkeys(whole["golden"][0], 2.0)
+    found = whole["golden"][0]
+    tiny.write_text(json.dumps(whole | {"golden": [wrong, *whole["golden"][1:]]}))
+    label = next(iter(found))
+    assert refusal(tiny) == (
+        f"tiny: a golden clip is {label} with {found[label]}, the passport says 2.0; "
+        f"features or libraries differ; {bundle.RETRAIN}"
+    )
+    tiny.write_text(json.dumps(whole | {"golden": [{"bored": 0.5}, *whole["golden"][1:]]}))
+    assert "a golden clip is bored with None, the passport says 0.5;" in refusal(tiny)
+    tiny.write_text(json.dumps(whole | {"golden": whole["golden"][:2]}))
+    assert refusal(tiny) == f"tiny: its passport has 2 golden clips of 3; {bundle.RETRAIN}"
+    parts = pickle.dumps({"models": {}, "typical": {}})
+    pickled.write_bytes(parts)
+    tiny.write_text(json.dumps(whole | {"sha256": sha256(parts).hexdigest()}))
+    assert refusal(tiny) == f"{pickled}: 'speakers'; it is not loaded; {bundle.RETRAIN}"
+    pickled.write_bytes(b"hello")
+    found = sha256(b"hello").hexdigest()[:12]
+    assert refusal(tiny) == (
+        f"{pickled}: SHA-256 {found}… is not the passport's; the file was altered and is not loaded; {bundle.RETRAIN}"
+    )
+    pickled.write_bytes(b"")
+    tiny.write_text(json.dumps(whole | {"sha256": sha256(b"").hexdigest()}))
+    assert (
+        refusal(tiny) == f"{pickled}: not a pickle of a model (EOFError); it is not loaded; {bundle.RETRAIN}"
+    )
+
+
+def test_a_library_that_is_not_there_is_absent(monkeypatch):
+    monkeypatch.setattr(bundle, "LIBRARIES", ("numpy", "no-such-library"))
+    assert bundle.versions() == {
+        "ser_lib": ser_lib.__version__,
+        "numpy": np.__version__,
+        "no-such-library": "absent",
+    }
 
 
 shipped = pytest.mark.skipif(not bundle.DEFAULT.exists(), reason="models/ser.json is not there: make reports")

@@ -91,9 +91,10 @@ class Pitch(Change):
 
     Examples
     --------
+    >>> from ser_lib.pitch import pitch
     >>> y = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000).astype(np.float32)
     >>> higher = Pitch(12)(y, 16_000, np.random.default_rng(0))
-    >>> len(higher), round(float(np.median(lld.pitch(higher, rate=16_000, hop=160)[0])))  # hertz
+    >>> len(higher), round(float(np.median(pitch(higher, rate=16_000, hop=160)[0])))  # hertz
     (16000, 400)
     """
 

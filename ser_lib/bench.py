@@ -37,6 +37,7 @@ from ser_lib import (
     decoding,
     functionals,
     lld,
+    pitch,
 )
 from ser_lib.errors import BundleError
 from ser_lib.features import FeatureConfig, extract
@@ -47,10 +48,10 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", 
 STAGES = {
     "decode": (decoding, "decode"), "resample": (audio, "resample"), "trim": (audio, "trim"),
     "STFT": (lld, "magnitudes"), "decibels of bands": (lld, "power_db"), "cepstrum": (lld, "cepstrum"),
-    "pitch": (lld, "pitch"), "spectral shape": (lld, "spectral_shape"), "contrast": (lld, "contrast"),
-    "chroma": (lld, "chroma"), "zero crossings": (lld, "zero_crossings"), "harmonics": (lld, "harmonic_levels"),
-    "functionals": (functionals, "statistics"), "timing": (functionals, "timing"),
-    "correlations": (functionals, "correlations"),
+    "pitch": (pitch, "pitch"), "spectral shape": (lld, "spectral_shape"), "contrast": (lld, "contrast"),
+    "chroma": (lld, "chroma"), "zero crossings": (lld, "zero_crossings"),
+    "harmonics": (pitch, "harmonic_levels"), "functionals": (functionals, "statistics"),
+    "timing": (functionals, "timing"), "correlations": (functionals, "correlations"),
 }  # fmt: skip
 
 

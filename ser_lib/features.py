@@ -18,7 +18,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from ser_lib import functionals, lld
+from ser_lib import functionals, lld, pitch
 from ser_lib.audio import Audio, AudioConfig
 from ser_lib.errors import SerError
 
@@ -168,10 +168,10 @@ def _melpitch(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, floa
     power = np.square(lld.magnitudes(y, n_fft=n_fft, hop=hop))
     bands = lld.power_db(power @ lld.mel_filters(rate, n_fft, 64), top_db=None)
     level = lld.power_db(power.mean(axis=1))
-    f0, strength = (_fit(track, len(bands)) for track in lld.pitch(np.pad(y, n_fft), rate=rate, hop=hop))
-    voiced = (strength > lld.VOICED) & (level > level.max() - lld.ACTIVE_DB)
-    pitch = _between(12 * np.log2(f0 / lld.F0_REFERENCE), voiced)
-    return _framewise("melpitch", np.column_stack([bands, pitch, strength])[::2])
+    f0, strength = (_fit(track, len(bands)) for track in pitch.pitch(np.pad(y, n_fft), rate=rate, hop=hop))
+    voiced = (strength > pitch.VOICED) & (level > level.max() - lld.ACTIVE_DB)
+    semitone = _between(12 * np.log2(f0 / lld.F0_REFERENCE), voiced)
+    return _framewise("melpitch", np.column_stack([bands, semitone, strength])[::2])
 
 
 def _mfcc(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
@@ -199,10 +199,10 @@ def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
     power = np.square(spectrum)
     level = lld.power_db(power.mean(axis=1))
     mel_db = lld.power_db(power @ lld.mel_filters(rate, n_fft, config.n_mels))
-    f0, strength = lld.pitch(np.pad(y, (n_fft, n_fft)), rate=rate, hop=hop)
+    f0, strength = pitch.pitch(np.pad(y, (n_fft, n_fft)), rate=rate, hop=hop)
     f0, strength = _fit(f0, len(spectrum)), _fit(strength, len(spectrum))
     active = level > level.max() - lld.ACTIVE_DB
-    voiced = (strength > lld.VOICED) & active
+    voiced = (strength > pitch.VOICED) & active
 
     columns: dict[str, np.ndarray] = {"level": level, "zcr": lld.zero_crossings(y, n=n_fft, hop=hop)}
     columns |= lld.spectral_shape(spectrum, rate=rate)
@@ -225,7 +225,7 @@ def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
         "jitter": np.abs(np.gradient(semitone)),
         "shimmer": np.abs(np.gradient(level)),
     }
-    of_voice |= lld.harmonic_levels(spectrum, f0, rate=rate, n_fft=n_fft)
+    of_voice |= pitch.harmonic_levels(spectrum, f0, rate=rate, n_fft=n_fft)
     row |= functionals.statistics({name: values[voiced] for name, values in of_voice.items()})
     cepstra = np.stack([columns[f"mfcc_{i:02d}"] for i in range(1, config.n_mfcc + 1)], axis=1)
     heard = cepstra[voiced] if voiced.any() else cepstra

@@ -2,7 +2,7 @@
 
 Waveforms are mono float32, shape (n_samples,). Everything here returns float32 with one row a frame;
 there is no Python loop over single frames. Spectra are magnitudes or powers, never decibels unless the name
-says `_db`. Filter banks equal librosa's and are computed once a configuration.
+says `_db`. Filter banks equal librosa's and are computed once a configuration. The pitch is in `pitch`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 
 FLOOR = 1e-10  # power, -100 dB: keeps logarithms finite
-F0_MIN, F0_MAX = 60.0, 650.0  # hertz; shouted female speech reaches 600
 F0_REFERENCE = 27.5  # hertz, the zero of the semitone scale
-VOICED = 0.5  # normalised autocorrelation from which a frame counts as voiced
 ACTIVE_DB = 35.0  # decibels below the loudest frame at which a pause begins
-BLOCK = 64  # frames whose padded spectra stay in the processor's cache
 
 
 def frames(y: np.ndarray, n: int, hop: int) -> np.ndarray:
-    """Overlapping frames of `y` as a view, shape (n_frames, n); a short `y` is padded with zeros."""
+    """Overlapping frames of `y` as a view, shape (n_frames, n); a short `y` is padded with zeros.
+
+    Examples
+    --------
+    >>> frames(np.arange(6.0), 3, 2)  # the last sample fills no frame
+    array([[0., 1., 2.],
+           [2., 3., 4.]])
+    """
     if len(y) < n:
         y = np.pad(y, (0, n - len(y)))
     return sliding_window_view(y, n)[::hop]
@@ -31,7 +35,13 @@ def frames(y: np.ndarray, n: int, hop: int) -> np.ndarray:
 
 @lru_cache
 def hann(n: int) -> np.ndarray:
-    """Periodic Hann window, shape (n,)."""
+    """Periodic Hann window, shape (n,).
+
+    Examples
+    --------
+    >>> hann(4), hann(4)[:2] + hann(4)[2:]  # half a window apart, they add up to 1
+    (array([0. , 0.5, 1. , 0.5], dtype=float32), array([1., 1.], dtype=float32))
+    """
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)).astype(np.float32)
 
 
@@ -56,6 +66,12 @@ def mel_filters(rate: int, n_fft: int, n_mels: int) -> np.ndarray:
     """Triangles of equal area on Slaney's mel scale, shape (n_bins, n_mels), as librosa.filters.mel.
 
     The scale is linear below 1 kHz (15 mel) and logarithmic above. Source: Slaney (1998), Auditory Toolbox.
+
+    Examples
+    --------
+    >>> peaks = mel_filters(16_000, 1600, 40).argmax(axis=0) * 10  # hertz; a bin is 10 wide
+    >>> peaks[:3].tolist(), peaks[-3:].tolist()  # narrow bands below, wide ones above
+    ([70, 150, 220], [6370, 6870, 7420])
     """
     top = 15 + 27 * np.log(rate / 2000) / np.log(6.4)
     mel = np.linspace(0, top, n_mels + 2)
@@ -72,6 +88,13 @@ def chroma_filters(rate: int, n_fft: int) -> np.ndarray:
 
     Each bin goes to the classes near it, at least a semitone wide; the octaves around 880 Hz weigh most.
     Source: Ellis (2007), Chroma feature analysis and synthesis.
+
+    Examples
+    --------
+    >>> filters = chroma_filters(16_000, 2048)
+    >>> bins = [round(hertz * 2048 / 16_000) for hertz in (262, 440, 880)]
+    >>> filters[bins].argmax(axis=1).tolist()  # C, A and the A above
+    [0, 9, 9]
     """
     bins = np.arange(1, 2 + n_fft // 2)
     semitone = 12 * np.log2(bins * rate / n_fft / F0_REFERENCE)  # above A
@@ -85,30 +108,66 @@ def chroma_filters(rate: int, n_fft: int) -> np.ndarray:
 
 
 def decibels(power: np.ndarray) -> np.ndarray:
-    """10 log10 of `power`, by the natural logarithm, which NumPy computes four times as fast."""
+    """10 log10 of `power`, by the natural logarithm, which NumPy computes four times as fast.
+
+    Examples
+    --------
+    >>> decibels(np.array([0.001, 1, 2, 100])).round(1).tolist()
+    [-30.0, 0.0, 3.0, 20.0]
+    """
     return np.log(power) * np.float32(10 / np.log(10))
 
 
 def power_db(power: np.ndarray, *, top_db: float | None = 80.0) -> np.ndarray:
-    """10 log10 of `power`, floored at -100 dB and `top_db` below the maximum (librosa.power_to_db)."""
+    """10 log10 of `power`, floored at -100 dB and `top_db` below the maximum (librosa.power_to_db).
+
+    Examples
+    --------
+    >>> power = np.array([100, 1, 0])
+    >>> power_db(power).round(1).tolist(), power_db(power, top_db=None).round(1).tolist()
+    ([20.0, 0.0, -60.0], [20.0, 0.0, -100.0])
+    """
     db = decibels(np.maximum(power, np.float32(FLOOR)))
     return db if top_db is None else np.maximum(db, db.max() - np.float32(top_db))
 
 
 def cepstrum(mel_db: np.ndarray, n: int) -> np.ndarray:
-    """The first `n` MFCC of mel bands in decibels: orthonormal DCT-II, shape (n_frames, n)."""
+    """The first `n` MFCC of mel bands in decibels: orthonormal DCT-II, shape (n_frames, n).
+
+    Examples
+    --------
+    >>> mel_db = np.array([[-30.0, -20.0, -40.0, -60.0]])
+    >>> louder = cepstrum(mel_db + 10, 3) - cepstrum(mel_db, 3)
+    >>> np.abs(louder).round(6).tolist()  # the level is in the first alone
+    [[20.0, 0.0, 0.0]]
+    """
     return scipy.fft.dct(mel_db, type=2, norm="ortho", axis=1)[:, :n]
 
 
 def chroma(spectrum: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """Pitch-class energy, each frame scaled to a maximum of 1, shape (n_frames, 12)."""
+    """Pitch-class energy, each frame scaled to a maximum of 1, shape (n_frames, 12).
+
+    Examples
+    --------
+    >>> a4 = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    >>> heard = chroma(magnitudes(a4, n_fft=2048, hop=512), chroma_filters(16_000, 2048))
+    >>> heard.shape, int(heard.mean(axis=0).argmax())  # from C, which is 0, to A
+    ((28, 12), 9)
+    """
     raw = spectrum @ filters
     peak = raw.max(axis=1, keepdims=True)
     return raw / np.where(peak > np.finfo(np.float32).tiny, peak, 1)
 
 
 def zero_crossings(y: np.ndarray, *, n: int, hop: int) -> np.ndarray:
-    """Share of neighbouring samples with different signs in each frame, shape (n_frames,)."""
+    """Share of neighbouring samples with different signs in each frame, shape (n_frames,).
+
+    Examples
+    --------
+    >>> y = np.sin(2 * np.pi * 1000 * (np.arange(16_000) + 0.5) / 16_000)
+    >>> zero_crossings(y, n=400, hop=160)[1:4].tolist()  # two in a period of 16 samples
+    [0.125, 0.125, 0.125]
+    """
     changed = np.diff(np.signbit(y), prepend=np.signbit(y[:1]))
     total = np.concatenate([[0], np.cumsum(changed, dtype=np.int32)])
     if len(y) < n:
@@ -131,6 +190,13 @@ def spectral_shape(magnitude: np.ndarray, *, rate: int) -> dict[str, np.ndarray]
         [0, 1]; flux as the distance between neighbouring normalised spectra; slopes in dB per kHz;
         alpha ratio (1-5 kHz over 50 Hz-1 kHz) and Hammarberg index (peak below 2 kHz over peak in
         2-5 kHz) in dB. Source: Eyben et al. (2016), The Geneva minimalistic acoustic parameter set.
+
+    Examples
+    --------
+    >>> y = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
+    >>> shape = spectral_shape(magnitudes(y, n_fft=400, hop=160), rate=16_000)
+    >>> [round(float(shape[name].mean())) for name in ("centroid", "rolloff50", "flatness")]
+    [1000, 1000, 0]
     """
     n_frames, n_bins = magnitude.shape
     hertz, moments, slopes, bands = _shape_banks(rate, n_bins)
@@ -181,6 +247,14 @@ def contrast(magnitude: np.ndarray, *, rate: int, n_bands: int = 6) -> np.ndarra
     """Peak over valley in decibels within octave bands from 200 Hz up, shape (n_frames, n_bands).
 
     The top and bottom fifth of each band's bins are averaged. Source: Jiang et al. (2002).
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
+    >>> buzz = (np.arange(16_000) % 80 == 0).astype(float)  # pulses, 200 a second
+    >>> spectra = [magnitudes(y, n_fft=2048, hop=512) for y in (noise, buzz)]
+    >>> [round(float(contrast(spectrum, rate=16_000).mean())) for spectrum in spectra]  # decibels
+    [14, 76]
     """
     ends = [
         np.sort(magnitude[:, octave], axis=1) @ fifths
@@ -204,97 +278,3 @@ def _octaves(rate: int, n_bins: int, n_bands: int) -> list[tuple[slice, np.ndarr
         fifths[-k:, 0] = fifths[:k, 1] = 1 / k
         bands.append((octave, fifths))
     return bands
-
-
-def pitch(y: np.ndarray, *, rate: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fundamental frequency and voicing strength of each frame (64 ms, every `hop` samples).
-
-    Normalised autocorrelation of windowed frames (Boersma 1993), `BLOCK` frames in one FFT at half the
-    sample rate. A second pass prefers candidates near the clip's median, which removes most octave
-    jumps (de Looze & Hirst 2008); a median over five frames removes single ones.
-
-    Returns
-    -------
-    f0_hz : ndarray, shape (n_frames,)
-        Hertz, also where the frame is unvoiced.
-    strength : ndarray, shape (n_frames,)
-        Height of the autocorrelation peak, 0 to 1.
-    """
-    import soxr
-
-    half = rate // 2
-    y = soxr.resample(y, rate, half, quality="LQ")
-    n = int(half * 0.064)
-    low, high = int(half / F0_MAX), int(half / F0_MIN) + 2
-    framed = frames(y, n, hop // 2)
-    acf = np.empty((len(framed), high + 1), np.float32)
-    for start in range(0, len(framed), BLOCK):
-        block = framed[start : start + BLOCK]
-        centred = (block - block.mean(axis=1, keepdims=True)) * hann(n)
-        acf[start : start + BLOCK] = _autocorrelation(centred, high + 1)
-    acf /= np.maximum(acf[:, :1], np.float32(FLOOR)) * _window_autocorrelation(n, high + 1)
-    octave = (12 * np.log2(half / np.arange(low, high))).astype(np.float32)  # semitones above 1 Hz
-    inner = acf[:, low:high]
-    peaks = np.nonzero((inner >= acf[:, low - 1 : high - 1]) & (inner >= acf[:, low + 1 :]))
-    score = np.full(inner.shape, -1, np.float32)
-    score[peaks] = _vertex(acf, peaks[0], peaks[1] + low)[1]
-    score += np.float32(0.002) * octave
-
-    rows = np.arange(len(acf))
-    first = score.argmax(axis=1)
-    sure = _vertex(acf, rows, first + low)[1] > VOICED
-    centre = np.median(octave[first[sure]]) if sure.any() else np.median(octave)
-    best = (score - np.float32(0.012) * np.abs(octave - centre)).argmax(axis=1) + low
-    shift, height = _vertex(acf, rows, best)
-    f0 = (half / (best + shift)).astype(np.float32)
-    near = np.clip(rows[:, None] + np.arange(-2, 3), 0, len(rows) - 1)
-    return np.sort(f0[near], axis=1)[:, 2], np.clip(height, 0, 1)
-
-
-def _vertex(acf: np.ndarray, row: np.ndarray, lag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The parabola through three neighbouring lags: where its top is, from `lag`, and how high."""
-    left, inner, right = acf[row, lag - 1], acf[row, lag], acf[row, lag + 1]
-    bend = np.minimum(left - 2 * inner + right, np.float32(-1e-6))
-    shift = np.clip((left - right) / (2 * bend), -0.5, 0.5)
-    return shift, inner - (left - right) * shift / 4
-
-
-def _autocorrelation(framed: np.ndarray, n_lags: int) -> np.ndarray:
-    """Of each row, lags 0 to `n_lags` - 1; the padding is as long as these lags need, no longer."""
-    n_fft = scipy.fft.next_fast_len(framed.shape[1] + n_lags - 1, real=True)
-    spectrum = scipy.fft.rfft(framed, n_fft, axis=1)
-    return (np.square(spectrum.real) + np.square(spectrum.imag)) @ _cosines(n_fft, n_lags)
-
-
-@lru_cache
-def _cosines(n_fft: int, n_lags: int) -> np.ndarray:
-    """The inverse Fourier transform of a power spectrum, for few lags as a matrix, (n_bins, n_lags)."""
-    inverse = scipy.fft.irfft(np.eye(n_fft // 2 + 1, dtype=np.float32), n_fft, axis=1)
-    return np.ascontiguousarray(inverse[:, :n_lags])
-
-
-@lru_cache
-def _window_autocorrelation(n: int, n_lags: int) -> np.ndarray:
-    """Of the Hann window, 1 at lag 0, shape (n_lags,)."""
-    acf = _autocorrelation(hann(n)[None], n_lags)[0]
-    return acf / acf[0]
-
-
-def harmonic_levels(magnitude: np.ndarray, f0: np.ndarray, *, rate: int, n_fft: int) -> dict[str, np.ndarray]:
-    """Level of the first harmonic over the second, and over the strongest bin in 2-4 kHz, in dB.
-
-    Breathy voices raise both, pressed voices lower them. Source: Hanson (1997).
-    """
-    bins = magnitude.shape[1]
-    at = np.rint(f0 * n_fft / rate).astype(int)
-    rows = np.arange(len(at))[:, None]
-
-    def near(index: np.ndarray) -> np.ndarray:
-        return magnitude[rows, np.clip(index[:, None] + [-1, 0, 1], 0, bins - 1)]
-
-    def level(values: np.ndarray) -> np.ndarray:
-        return 2 * decibels(values.max(axis=1) + np.float32(1e-5))
-
-    first = level(near(at))
-    high = magnitude[:, int(2000 * n_fft / rate) : int(4000 * n_fft / rate)]
-    return {"h1h2": first - level(near(2 * at)), "h1a3": first - level(high)}

@@ -19,7 +19,7 @@ from ser_lib.errors import AudioError, CorpusError
 from ser_lib.features import FeatureConfig, extract
 
 LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
-COMPUTE = ("audio", "decoding", "features", "functionals", "lld")  # the modules that decide on a row
+COMPUTE = ("audio", "decoding", "features", "functionals", "lld", "pitch")  # the modules that decide on a row
 CHANGE = ("augment", "quality", "stress")  # and on what is done to a waveform first
 
 # what was read from a file: its stamp, its duration, rate, channels and content hash, and its features

@@ -20,7 +20,7 @@ from pandas.testing import assert_frame_equal
 from scipy.signal import correlate, welch
 from synth import speech
 
-from ser_lib import audio, augment, corpus, extraction, features, lld, quality, rows, stress
+from ser_lib import audio, augment, corpus, extraction, features, pitch, quality, rows, stress
 from ser_lib.audio import AudioConfig
 from ser_lib.augment import Chain, Gain, Microphone, Noise, Pitch, Room, Speed, Telephone, Tilt
 from ser_lib.errors import AudioError, SerError
@@ -57,8 +57,8 @@ def lag(y: np.ndarray, of: np.ndarray) -> int:
 
 def semitones_up(y: np.ndarray, of: np.ndarray, factor: float = 1.0) -> float:
     """Median change of pitch, frame by frame; `factor` is that of the speed."""
-    f0, strength = lld.pitch(of, rate=RATE, hop=160)
-    new, new_strength = lld.pitch(y, rate=RATE, hop=160)
+    f0, strength = pitch.pitch(of, rate=RATE, hop=160)
+    new, new_strength = pitch.pitch(y, rate=RATE, hop=160)
     at = np.minimum((np.arange(len(f0)) / factor).round().astype(int), len(new) - 1)
     sure = (strength > 0.7) & (new_strength[at] > 0.7)
     assert sure.sum() > 20

@@ -1,4 +1,4 @@
-"""lld: every descriptor against librosa where the definitions agree, against a plain loop elsewhere."""
+"""lld and pitch: each descriptor against librosa where the definitions agree, a plain loop elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import binary_erosion
 from synth import speech
 
-from ser_lib import lld
+from ser_lib import lld, pitch
 
 RATE, N_FFT, HOP = 16_000, 400, 160
 SHORTEST = int(0.3 * RATE)  # samples, audio.MIN_S
@@ -117,7 +117,7 @@ def test_autocorrelation_equals_a_plain_loop(n_lags):
     """The padding is just long enough that nothing wraps around."""
     framed = lld.frames(NOISE, 512, 4000)
     expected = [[frame[: 512 - lag] @ frame[lag:] for lag in range(n_lags)] for frame in framed.astype(float)]
-    assert_allclose(lld._autocorrelation(framed, n_lags), expected, atol=1e-5)
+    assert_allclose(pitch._autocorrelation(framed, n_lags), expected, atol=1e-5)
 
 
 def test_mel_mfcc_and_chroma_equal_librosa(clip):
@@ -252,23 +252,25 @@ def test_contrast_is_higher_for_a_voice_than_for_noise():
 
 @pytest.mark.parametrize("f0", SWEEP)
 def test_pitch_of_a_sine(f0):
-    found, strength = lld.pitch((0.3 * np.sin(2 * np.pi * f0 * TIME)).astype(np.float32), rate=RATE, hop=HOP)
-    assert (strength > lld.VOICED).all()
+    found, strength = pitch.pitch(
+        (0.3 * np.sin(2 * np.pi * f0 * TIME)).astype(np.float32), rate=RATE, hop=HOP
+    )
+    assert (strength > pitch.VOICED).all()
     assert off(found, f0).max() < 0.5
 
 
 @pytest.mark.parametrize("f0", SWEEP)
 def test_pitch_of_a_steady_voice(f0):
     """12 dB an octave, the slope of the glottal source."""
-    found, strength = lld.pitch(voice(f0, tilt=2)[0], rate=RATE, hop=HOP)
-    assert (strength > lld.VOICED).all()
+    found, strength = pitch.pitch(voice(f0, tilt=2)[0], rate=RATE, hop=HOP)
+    assert (strength > pitch.VOICED).all()
     assert off(found, f0).max() < 0.5
 
 
 def test_octave_errors_of_a_steady_bright_voice():
     """6 dB an octave, glottal source and lips; without the movement that a second pass relies on."""
     sweep = np.geomspace(80, 600, 60)
-    errors = [off(lld.pitch(voice(f0, tilt=1)[0], rate=RATE, hop=HOP)[0], f0) for f0 in sweep]
+    errors = [off(pitch.pitch(voice(f0, tilt=1)[0], rate=RATE, hop=HOP)[0], f0) for f0 in sweep]
     assert np.mean(np.concatenate(errors) > 6) < 0.03
     assert np.median(np.concatenate(errors)) < 0.05
 
@@ -279,9 +281,9 @@ def test_pitch_of_a_moving_voice(tilt):
     errors = []
     for f0 in np.geomspace(90, 500, 25):
         y, true = voice(f0, tilt=tilt, wobble=0.15)
-        found, strength = lld.pitch(y, rate=RATE, hop=HOP)
+        found, strength = pitch.pitch(y, rate=RATE, hop=HOP)
         in_frame = np.array([true[i * HOP : i * HOP + 1024].mean() for i in range(len(found))])
-        errors.append(off(found, in_frame)[strength > lld.VOICED])
+        errors.append(off(found, in_frame)[strength > pitch.VOICED])
     errors = np.concatenate(errors)
     assert (errors > 6).mean() < 0.03
     assert np.median(errors) < 0.1
@@ -292,10 +294,10 @@ def test_pitch_of_a_moving_voice(tilt):
 def test_pitch_of_speech_agrees_with_pyin_and_yin(emotion, speaker):
     y = speech(emotion, speaker)
     kwargs = {"fmin": 60, "fmax": 650, "sr": RATE, "frame_length": 1024, "hop_length": HOP, "center": False}
-    found, strength = lld.pitch(y, rate=RATE, hop=HOP)
+    found, strength = pitch.pitch(y, rate=RATE, hop=HOP)
     pyin, voiced, _ = librosa.pyin(y, **kwargs)
     assert len(found) == len(pyin)
-    both = voiced & (strength > lld.VOICED)
+    both = voiced & (strength > pitch.VOICED)
     assert both.sum() > 0.9 * voiced.sum()
     gross = off(found[both], pyin[both]) > 1
     assert gross.mean() < 0.1
@@ -306,15 +308,15 @@ def test_pitch_of_speech_agrees_with_pyin_and_yin(emotion, speaker):
 def test_noise_is_mostly_unvoiced():
     for seed in range(3):
         noise = np.random.default_rng(seed).standard_normal(RATE).astype(np.float32)
-        _, strength = lld.pitch(0.1 * noise, rate=RATE, hop=HOP)
-        assert (strength > lld.VOICED).mean() < 0.02
+        _, strength = pitch.pitch(0.1 * noise, rate=RATE, hop=HOP)
+        assert (strength > pitch.VOICED).mean() < 0.02
 
 
 @pytest.mark.parametrize("gain", [0.03, 0.5, 4])
 def test_pitch_does_not_hear_the_gain(gain):
-    f0, strength = lld.pitch(SPEECH, rate=RATE, hop=HOP)
-    louder = lld.pitch(np.float32(gain) * SPEECH, rate=RATE, hop=HOP)
-    sure = binary_erosion(strength > lld.VOICED, iterations=2)  # the median is over five frames
+    f0, strength = pitch.pitch(SPEECH, rate=RATE, hop=HOP)
+    louder = pitch.pitch(np.float32(gain) * SPEECH, rate=RATE, hop=HOP)
+    sure = binary_erosion(strength > pitch.VOICED, iterations=2)  # the median is over five frames
     assert sure.mean() > 0.5
     assert_allclose(louder[0][sure], f0[sure], rtol=1e-3)
     assert_allclose(louder[1][sure], strength[sure], atol=1e-3)
@@ -322,9 +324,9 @@ def test_pitch_does_not_hear_the_gain(gain):
 
 def test_pitch_stays_in_its_range():
     for y in CLIPS.values():
-        f0, strength = lld.pitch(y, rate=RATE, hop=HOP)
-        assert f0.min() > 0.95 * lld.F0_MIN
-        assert f0.max() < 1.05 * lld.F0_MAX
+        f0, strength = pitch.pitch(y, rate=RATE, hop=HOP)
+        assert f0.min() > 0.95 * pitch.F0_MIN
+        assert f0.max() < 1.05 * pitch.F0_MAX
         assert 0 <= strength.min() <= strength.max() <= 1
 
 
@@ -332,7 +334,7 @@ def test_harmonic_levels_of_known_harmonics():
     """Two harmonics, the second 12 dB lower, and a line at 3 kHz 30 dB lower."""
     y = sum(10 ** (-db / 20) * np.sin(2 * np.pi * f * TIME) for f, db in ((200, 0), (400, 12), (3000, 30)))
     spectrum = lld.magnitudes(y.astype(np.float32), n_fft=N_FFT, hop=HOP)
-    levels = lld.harmonic_levels(spectrum, np.full(len(spectrum), 200.0), rate=RATE, n_fft=N_FFT)
+    levels = pitch.harmonic_levels(spectrum, np.full(len(spectrum), 200.0), rate=RATE, n_fft=N_FFT)
     assert_allclose(levels["h1h2"], 12, atol=0.2)
     assert_allclose(levels["h1a3"], 30, atol=0.2)
 
@@ -344,7 +346,7 @@ def test_harmonic_levels_of_known_harmonics():
 def test_everything_is_finite(name):
     y = ADVERSARIAL[name]
     spectrum = lld.magnitudes(y, n_fft=N_FFT, hop=HOP)
-    f0, strength = lld.pitch(y, rate=RATE, hop=HOP)
+    f0, strength = pitch.pitch(y, rate=RATE, hop=HOP)
     mel_db = lld.power_db(np.square(spectrum) @ lld.mel_filters(RATE, N_FFT, 40))
     found = lld.spectral_shape(spectrum, rate=RATE) | {
         "spectrum": spectrum,
@@ -356,7 +358,7 @@ def test_everything_is_finite(name):
         "strength": strength,
     }
     heard = np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(f0)), f0)
-    found |= lld.harmonic_levels(spectrum, heard, rate=RATE, n_fft=N_FFT)
+    found |= pitch.harmonic_levels(spectrum, heard, rate=RATE, n_fft=N_FFT)
     for descriptor, values in found.items():
         assert np.isfinite(values).all(), descriptor
         if descriptor not in ("f0", "strength"):

@@ -55,7 +55,7 @@ def model_card(
     per_class : DataFrame, optional
         From `metrics.per_class`, of the out-of-fold predictions of this model.
     by_group : DataFrame, optional
-        From `metrics.by_group`, of the same predictions, with the `kind` of each group (gender, intensity…).
+        From `comparison.by_group`, of the same predictions, with the `kind` of each group (gender, intensity…).
     """
     scores = passport["metrics"]
     training, headline = passport["training"], passport["headline"]

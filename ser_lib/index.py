@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ser_lib import ROOT, ledger, metrics
+from ser_lib.comparison import difference
 from ser_lib.ledger import REPORTS
 
 WEB = Path(__file__).with_name("web")
@@ -213,7 +214,7 @@ def compare(a: str, b: str, out: Path = REPORTS) -> dict[str, pd.DataFrame]:
             what = dict(zip(("protocol", "model"), first, strict=True)) | {"clips": len(common)}
             if first != second:
                 what |= {"minus": " ".join(second)}
-            gaps.append(what | dict(zip(VALUES, metrics.difference(heard[0], heard[1], labels), strict=True)))
+            gaps.append(what | dict(zip(VALUES, difference(heard[0], heard[1], labels), strict=True)))
             for name, part in zip("ab", heard, strict=True):
                 shares = metrics.confusion(part, labels)
                 found.setdefault(name, shares[shares.any(axis=1)])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ser_lib import evaluate, extraction, guard, metrics, splits, tables
+from ser_lib import comparison, evaluate, extraction, guard, splits, tables
 from ser_lib.augment import Change
 from ser_lib.features import FeatureConfig
 
@@ -186,7 +186,7 @@ def beside_listeners(predictions: pd.DataFrame, intensity: pd.Series) -> pd.Data
     -------
     DataFrame
         `group` ("all clips", an intensity or an emotion), `value, low, high, clips, speakers` of the model,
-        as `metrics.by_group`, and `listeners`, for which no interval was published.
+        as `comparison.by_group`, and `listeners`, for which no interval was published.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def beside_listeners(predictions: pd.DataFrame, intensity: pd.Series) -> pd.Data
         (whole, BY_EMOTION),
     )
     rows = [
-        metrics.by_group(said, groups, options, "accuracy").assign(
+        comparison.by_group(said, groups, options, "accuracy").assign(
             listeners=lambda t, heard=heard: t["group"].map(heard)
         )
         for groups, heard in kinds

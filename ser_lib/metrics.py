@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
 
 METRICS = ("uar", "accuracy", "macro_f1", "weighted_f1")
 N_DRAWS = 2_000
@@ -23,6 +22,12 @@ def speaker_counts(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarr
     ------
     ValueError
         An emotion in the table is not among `labels`.
+
+    Examples
+    --------
+    >>> said = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "emotion": ["sad", "happy", "sad"]})
+    >>> speaker_counts(said.assign(seed=0, predicted="sad"), ["happy", "sad"]).astype(int).tolist()
+    [[[[0, 1], [0, 1]], [[0, 0], [0, 1]]]]
     """
     strange = (set(predictions["emotion"]) | set(predictions["predicted"])) - set(labels)
     if strange:
@@ -64,14 +69,35 @@ def from_counts(counts: np.ndarray, metric: str) -> np.ndarray:
     return (f1 * weight).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1)
 
 
-def _draws(n_speakers: int, seed: int) -> np.ndarray:
-    """How often each speaker is drawn in each bootstrap sample, shape (N_DRAWS, n_speakers)."""
+def speaker_draws(n_speakers: int, seed: int) -> np.ndarray:
+    """How often each speaker is drawn in each bootstrap sample, shape (N_DRAWS, n_speakers).
+
+    Examples
+    --------
+    >>> draws = speaker_draws(3, seed=0)
+    >>> draws.shape, set(draws.sum(axis=1).tolist())
+    ((2000, 3), {3.0})
+    """
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=N_DRAWS).astype(float)
 
 
-def _resampled(counts: np.ndarray, metric: str, draws: np.ndarray) -> np.ndarray:
-    """The metric of each bootstrap sample of speakers, averaged over the models' seeds."""
+def drawn_scores(counts: np.ndarray, metric: str, draws: np.ndarray) -> np.ndarray:
+    """The metric of each bootstrap sample of speakers, averaged over the models' seeds.
+
+    Parameters
+    ----------
+    counts : ndarray
+        Of `speaker_counts`.
+    draws : ndarray, shape (n_draws, n_speakers)
+        Of `speaker_draws`.
+
+    Examples
+    --------
+    >>> ann, ben = [[4, 0], [0, 4]], [[2, 2], [2, 2]]  # all of ann's clips are right, half of ben's
+    >>> drawn_scores(np.array([[ann, ben]]), "uar", np.array([[2, 0], [1, 1], [0, 2]])).tolist()
+    [1.0, 0.75, 0.5]
+    """
     return np.mean([from_counts(np.tensordot(draws, one, axes=1), metric) for one in counts], axis=0)
 
 
@@ -91,158 +117,10 @@ def score(
     """
     counts = speaker_counts(predictions, labels)
     value = from_counts(counts.sum(axis=1), metric).mean()
-    low, high = np.quantile(_resampled(counts, metric, _draws(counts.shape[1], seed)), (0.025, 0.975))
+    low, high = np.quantile(
+        drawn_scores(counts, metric, speaker_draws(counts.shape[1], seed)), (0.025, 0.975)
+    )
     return float(value), float(low), float(high)
-
-
-def difference(
-    a: pd.DataFrame, b: pd.DataFrame, labels: Sequence[str], metric: str = "uar", *, seed: int = 0
-) -> tuple[float, float, float]:
-    """`a` minus `b` on the same clips, with a 95 % interval from resampling speakers in pairs.
-
-    Raises
-    ------
-    ValueError
-        The two tables do not hold the same clips.
-    """
-    if set(a["clip_id"]) != set(b["clip_id"]):
-        raise ValueError("a paired difference needs predictions of the same clips")
-    x, y = speaker_counts(a, labels), speaker_counts(b, labels)
-    value = from_counts(x.sum(axis=1), metric).mean() - from_counts(y.sum(axis=1), metric).mean()
-    draws = _draws(x.shape[1], seed)
-    low, high = np.quantile(_resampled(x, metric, draws) - _resampled(y, metric, draws), (0.025, 0.975))
-    return float(value), float(low), float(high)
-
-
-def verdict(a: str, b: str, gap: tuple[float, float, float]) -> str:
-    """One sentence on a paired difference, which may be that there is no clear winner.
-
-    Examples
-    --------
-    >>> verdict("mlp", "svm", (0.031, 0.01, 0.052))
-    'mlp is ahead of svm (mlp minus svm: +3.1% UAR, 95 % interval +1.0% to +5.2%).'
-    """
-    value, low, high = gap
-    interval = f"{value:+.1%} UAR, 95 % interval {low:+.1%} to {high:+.1%}"
-    if low <= 0 <= high:
-        return f"No clear winner between {a} and {b} ({a} minus {b}: {interval})."
-    first, second = (a, b) if value > 0 else (b, a)
-    return f"{first} is ahead of {second} ({a} minus {b}: {interval})."
-
-
-def by_group(
-    predictions: pd.DataFrame, groups: pd.Series, labels: Sequence[str], metric: str = "uar", *, seed: int = 0
-) -> pd.DataFrame:
-    """One metric for each group of clips, as `score` gives it.
-
-    Parameters
-    ----------
-    groups : Series indexed by `clip_id`
-        Gender, intensity, statement…; clips without a value belong to no group.
-
-    Returns
-    -------
-    DataFrame
-        `group, value, low, high, clips, speakers`; the interval of a group of one speaker resamples its
-        clips instead, and says nothing of other speakers.
-
-    Raises
-    ------
-    ValueError
-        A clip is not in `groups`.
-    """
-    rows = []
-    for group, part in _parts(predictions, groups).items():
-        speakers, clips = part["speaker"].nunique(), part["clip_id"].nunique()
-        drawn = part if speakers > 1 else part.assign(speaker=part["clip_id"])
-        value, low, high = score(drawn, labels, metric, seed=seed)
-        rows.append((group, value, low, high, clips, speakers))
-    return pd.DataFrame(rows, columns=["group", "value", "low", "high", "clips", "speakers"])
-
-
-def group_gap(
-    predictions: pd.DataFrame,
-    groups: pd.Series,
-    a: str,
-    b: str,
-    labels: Sequence[str],
-    metric: str = "uar",
-    *,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Group `a` minus group `b`, with a 95 % interval from resampling speakers.
-
-    Speakers are drawn within each group (gender); those in both (intensity) are drawn once for both,
-    since their clips come in pairs. No bounds (NaN) if a group is of one speaker.
-
-    Raises
-    ------
-    ValueError
-        A clip is not in `groups`, or a group has no clip.
-    """
-    parts = _parts(predictions, groups)
-    absent = [name for name in (a, b) if name not in parts]
-    if absent:
-        raise ValueError(
-            f"no clip in group {', '.join(map(str, absent))}; there are {', '.join(map(str, parts))}"
-        )
-    value = score(parts[a], labels, metric)[0] - score(parts[b], labels, metric)[0]
-    speakers = np.unique(parts[a]["speaker"]), np.unique(parts[b]["speaker"])
-    if min(map(len, speakers)) < 2:
-        return value, np.nan, np.nan
-    resampled = []
-    for own_seed, name, heard in zip((seed + 1, seed + 2), (a, b), speakers, strict=True):
-        paired, draws = np.isin(heard, np.intersect1d(*speakers)), np.empty((N_DRAWS, len(heard)))
-        for these, drawn_by in ((paired, seed), (~paired, own_seed)):
-            if these.any():
-                draws[:, these] = _draws(these.sum(), drawn_by)
-        resampled.append(_resampled(speaker_counts(parts[name], labels), metric, draws))
-    low, high = np.quantile(resampled[0] - resampled[1], (0.025, 0.975))
-    return value, float(low), float(high)
-
-
-def _parts(predictions: pd.DataFrame, groups: pd.Series) -> dict[str, pd.DataFrame]:
-    strange = set(predictions["clip_id"]) - set(groups.index)
-    if strange:
-        raise ValueError(f"{min(strange)} and {len(strange) - 1} more clips are in no group")
-    return dict(list(predictions.groupby(predictions["clip_id"].map(groups))))
-
-
-def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Whether two models are right on different clips equally often, seed by seed.
-
-    McNemar's exact test takes clips as independent, which those of one speaker are not: it is surer than
-    `difference`. The mid-p value is less conservative than the exact one. Source: Fagerland et al. (2013).
-
-    Returns
-    -------
-    DataFrame
-        `seed, b (only the first is right), c (only the second), exact, mid_p`; two-sided.
-
-    Raises
-    ------
-    ValueError
-        The two tables do not hold the same clips and seeds.
-    """
-    right = [
-        (t["predicted"] == t["emotion"]).set_axis(pd.MultiIndex.from_frame(t[["seed", "clip_id"]]))
-        for t in (a, b)
-    ]
-    if not right[0].sort_index().index.equals(right[1].sort_index().index):
-        raise ValueError("a paired test needs predictions of the same clips and seeds")
-    pairs = pd.concat(right, axis=1, keys=["a", "b"])
-    only = pd.DataFrame({"b": pairs["a"] & ~pairs["b"], "c": pairs["b"] & ~pairs["a"]})
-    counts = only.groupby(level="seed").sum().reset_index()
-    fewer, n = counts[["b", "c"]].min(axis=1), counts["b"] + counts["c"]
-    tails = 2 * binom.cdf(fewer, n, 0.5)
-    return counts.assign(exact=np.minimum(tails, 1), mid_p=tails - binom.pmf(fewer, n, 0.5))
-
-
-def seed_spread(predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar") -> pd.Series:
-    """How much one metric differs between the models' seeds: `std` (NaN for one seed), `range`, `seeds`."""
-    values = from_counts(speaker_counts(predictions, labels).sum(axis=1), metric)
-    std = values.std(ddof=1) if len(values) > 1 else np.nan
-    return pd.Series({"std": std, "range": np.ptp(values), "seeds": len(values)}, name=metric)
 
 
 def per_speaker(predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar") -> pd.Series:
@@ -261,7 +139,15 @@ def per_speaker(predictions: pd.DataFrame, labels: Sequence[str], metric: str = 
 
 
 def confusion(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Share of each emotion's clips (rows, summing to 1) heard as each emotion (columns)."""
+    """Share of each emotion's clips (rows, summing to 1) heard as each emotion (columns).
+
+    Examples
+    --------
+    >>> said = pd.DataFrame({"speaker": "ann", "seed": 0, "emotion": ["sad", "sad", "happy"]})
+    >>> shares = confusion(said.assign(predicted=["sad", "happy", "happy"]), ["happy", "sad"])
+    >>> shares.loc["sad"].to_dict()
+    {'happy': 0.5, 'sad': 0.5}
+    """
     counts = speaker_counts(predictions, labels).sum(axis=(0, 1))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return pd.DataFrame(
@@ -270,7 +156,15 @@ def confusion(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def per_class(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Precision, recall, F1 and number of clips of each emotion, pooled over seeds."""
+    """Precision, recall, F1 and number of clips of each emotion, pooled over seeds.
+
+    Examples
+    --------
+    >>> said = pd.DataFrame({"speaker": "ann", "seed": 0, "emotion": ["sad", "sad", "happy"]})
+    >>> found = per_class(said.assign(predicted=["sad", "happy", "happy"]), ["happy", "sad"])
+    >>> found.round(2).to_dict("index")["happy"]
+    {'precision': 0.5, 'recall': 1.0, 'f1': 0.67, 'clips': 1}
+    """
     counts = speaker_counts(predictions, labels)
     pooled = counts.sum(axis=(0, 1))
     hits, clips, said = np.diag(pooled), pooled.sum(axis=1), pooled.sum(axis=0)
@@ -286,7 +180,13 @@ def per_class(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def probabilities(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """The `p_<emotion>` columns in the order of `labels`, shape (n_clips, n_labels)."""
+    """The `p_<emotion>` columns in the order of `labels`, shape (n_clips, n_labels).
+
+    Examples
+    --------
+    >>> probabilities(pd.DataFrame({"p_happy": [0.25], "p_sad": [0.75]}), ["sad", "happy"]).tolist()
+    [[0.75, 0.25]]
+    """
     return predictions[[f"p_{label}" for label in labels]].to_numpy(np.float64)
 
 
@@ -294,6 +194,12 @@ def variance_share(values: pd.DataFrame, groups: pd.Series) -> pd.Series:
     """The share of each column's variance that lies between groups (eta squared), 0 to 1; NaN where it has none.
 
     Ranks are used, so that outliers do not decide (the statistic of the Kruskal-Wallis test).
+
+    Examples
+    --------
+    >>> values = pd.DataFrame({"pitch": [110, 120, 210, 220], "noise": [1, 2, 1, 2]})
+    >>> variance_share(values, pd.Series(["ann", "ann", "ben", "ben"])).round(2).to_dict()
+    {'pitch': 0.8, 'noise': 0.0}
     """
     ranks = values.rank()
     between = ranks.groupby(groups.to_numpy()).transform("mean")

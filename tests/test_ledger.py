@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import index, ledger, metrics, report, reruns, tracking
+from ser_lib import comparison, index, ledger, report, reruns, tracking
 from ser_lib.cli import main
 from ser_lib.errors import CorpusError, ReportError
 
@@ -210,7 +210,7 @@ def test_two_runs_are_compared_on_their_common_clips(tmp_path):
     (gap,) = found["differences"].to_dict("records")
     common = a[a["clip_id"].isin(b["clip_id"])]
     assert gap["clips"] == len(common) == 40
-    expected = metrics.difference(common, b, sorted(emotions))
+    expected = comparison.difference(common, b, sorted(emotions))
     assert [gap[name] for name in index.VALUES] == pytest.approx(expected)
     assert gap["low"] <= gap["value"] <= gap["high"]
     assert list(found["a"].index) == ["happy", "sad"]

@@ -133,9 +133,9 @@ def save(
     temperatures : dict of float
         Of each model, from `calibration.fit_temperature` on out-of-fold predictions.
     abstain_below : float
-        From `calibration.abstain_threshold`.
+        From `decisions.abstain_threshold`.
     conformal : dict of float
-        From `calibration.conformal_threshold`, by level ("0.9").
+        From `decisions.conformal_threshold`, by level ("0.9").
     created : str
         The date, ISO 8601.
     speakers : Speakers, optional

@@ -1,7 +1,8 @@
-"""How sure a model may be: temperature, reliability, prediction sets, and when to abstain.
+"""How sure a model may be: the average of several models, temperature, reliability.
 
-Probabilities, shape (n_clips, n_labels), are of out-of-fold predictions. What is fitted here is fitted on training
-speakers: `nested` takes outer predictions and, by outer fold, inner ones (`evaluate.inner_predictions`) of its training clips.
+Probabilities, shape (n_clips, n_labels), are of out-of-fold predictions. What is fitted here is fitted on
+training speakers: `nested` takes outer predictions and, by outer fold, inner ones of its training clips
+(`evaluate.inner_predictions`). What is decided with calibrated probabilities is in `decisions`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
+from ser_lib import decisions
 from ser_lib.errors import ContaminationError, SerError
 from ser_lib.metrics import probabilities
 
@@ -24,7 +26,13 @@ LEAST = 1e-6  # probability in an average of logarithms, so that one model alone
 
 
 def log_mean(ps: Sequence[np.ndarray]) -> np.ndarray:
-    """What several models say of the same clips as one: their geometric mean, normalised."""
+    """What several models say of the same clips as one: their geometric mean, normalised.
+
+    Examples
+    --------
+    >>> log_mean([np.array([[0.5, 0.5]]), np.array([[0.9, 0.1]])]).round(2)
+    array([[0.75, 0.25]])
+    """
     return softmax(np.mean([np.log(np.maximum(p, LEAST)) for p in ps], axis=0), axis=1)
 
 
@@ -47,6 +55,14 @@ def averaged(parts: Iterable[pd.DataFrame], name: str) -> pd.DataFrame:
     ------
     SerError
         The parts are not of the same clips, folds and emotions.
+
+    Examples
+    --------
+    >>> part = pd.DataFrame({"clip_id": ["a"], "fold": 0, "model": "mlp", "seed": 1, "predicted": "sad"})
+    >>> parts = part.assign(p_happy=0.4, p_sad=0.6), part.assign(p_happy=0.9, p_sad=0.1, predicted="happy")
+    >>> averaged(parts, "both").round(2)
+      clip_id  fold model  seed predicted  p_happy  p_sad
+    0       a     0  both     0     happy     0.71   0.29
     """
     parts = list(parts)
     about = parts[0].drop_duplicates("clip_id").set_index("clip_id")
@@ -91,6 +107,13 @@ def fit_temperature(p: np.ndarray, true: np.ndarray) -> float:
         Out-of-fold probabilities; those of training clips would say 1.
     true : ndarray of int, shape (n_clips,)
         Column of the true label.
+
+    Examples
+    --------
+    >>> p = np.tile([0.9, 0.1], (4, 1))  # sure of the first label, which is right three times in four
+    >>> temperature = fit_temperature(p, np.array([0, 0, 0, 1]))
+    >>> round(temperature, 2), sharpen(p[:1], temperature).round(2)
+    (2.0, array([[0.75, 0.25]]))
     """
 
     def loss(log_t: float) -> float:
@@ -120,7 +143,13 @@ def calibration_error(p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -
 
 
 def adaptive_error(p: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -> float:
-    """As `calibration_error` over bins of equally many clips. Source: Nixon et al. (2019)."""
+    """As `calibration_error` over bins of equally many clips. Source: Nixon et al. (2019).
+
+    Examples
+    --------
+    >>> round(adaptive_error(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([True, False]), n_bins=1), 3)
+    0.35
+    """
     return _mean_gap(reliability(p, correct, n_bins=n_bins, adaptive=True))
 
 
@@ -134,6 +163,12 @@ def reliability(
     adaptive : bool
         Bins of equally many clips (one more in the first ones) instead of equal width. Clips of
         equal confidence count with their mean accuracy, so that the order of rows does not matter.
+
+    Examples
+    --------
+    >>> p = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    >>> reliability(p, np.array([True, False, True]), n_bins=5).to_dict("list")
+    {'confidence': [0.6, 0.9], 'accuracy': [1.0, 0.5], 'clips': [1, 2]}
     """
     frame = pd.DataFrame({"confidence": p.max(axis=1), "accuracy": np.asarray(correct, float)})
     if adaptive:
@@ -150,85 +185,6 @@ def reliability(
 def _mean_gap(table: pd.DataFrame) -> float:
     gaps = (table["confidence"] - table["accuracy"]).abs()
     return float((gaps * table["clips"]).sum() / table["clips"].sum())
-
-
-# --- abstaining ------------------------------------------------------------------------------------
-
-
-def risk_coverage(p: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
-    """What is wrong among the clips that are answered, for every threshold on the confidence.
-
-    Returns
-    -------
-    DataFrame
-        `coverage` (share answered, ascending to 1), `risk` (share of these that is wrong) and
-        `threshold` (the least confidence that is answered). Source: El-Yaniv and Wiener (2010).
-
-    Examples
-    --------
-    >>> risk_coverage(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([True, False])).to_dict("list")
-    {'coverage': [0.5, 1.0], 'risk': [0.0, 0.5], 'threshold': [0.9, 0.6]}
-    """
-    frame = pd.DataFrame({"threshold": p.max(axis=1), "wrong": 1 - np.asarray(correct, float)})
-    steps = frame.groupby("threshold")["wrong"].agg(["sum", "size"]).sort_index(ascending=False).cumsum()
-    curve = {"coverage": steps["size"] / len(p), "risk": steps["sum"] / steps["size"]}
-    return pd.DataFrame(curve).reset_index()[["coverage", "risk", "threshold"]]
-
-
-def abstain_threshold(p: np.ndarray, correct: np.ndarray, *, accuracy: float) -> float:
-    """The smallest confidence at which the clips that are kept are right as often as `accuracy`.
-
-    Returns
-    -------
-    float
-        Infinity (nothing is kept) if no threshold reaches it. On other clips it is reached about,
-        not surely: the rule has no margin for the clips that it was fitted on being few.
-    """
-    curve = risk_coverage(p, correct)
-    reached = curve.loc[curve["risk"] <= 1 - accuracy + TINY, "threshold"]
-    return float(reached.min()) if len(reached) else float("inf")
-
-
-# --- prediction sets -------------------------------------------------------------------------------
-
-
-def conformal_threshold(p: np.ndarray, true: np.ndarray, level: float) -> float:
-    """The score up to which a label belongs to the set, so that sets hold the truth `level` of the time.
-
-    Split conformal prediction with the score 1 minus the probability of the true label, whose ceil((n + 1) level) / n
-    quantile is returned. Source: Sadinle et al. (2019); Angelopoulos and Bates (2023), sec. 1.
-
-    Parameters
-    ----------
-    p : ndarray, shape (n_clips, n_labels)
-    true : ndarray of int, shape (n_clips,)
-    level : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    float
-        1, every label, where the clips are too few for the level.
-
-    Notes
-    -----
-    The promise is for clips exchangeable with those fitted on. Clips of a speaker resemble one another,
-    so those of a new speaker are not; report the coverage of each speaker, not the mean alone.
-    """
-    scores = np.sort(1 - p[np.arange(len(p)), true])
-    rank = int(np.ceil(round((len(p) + 1) * level, 9)))
-    return float(scores[rank - 1]) if rank <= len(p) else 1.0
-
-
-def prediction_sets(p: np.ndarray, threshold: float) -> np.ndarray:
-    """Which labels are in the set of each clip, bool of shape (n_clips, n_labels); a set may be empty.
-
-    Examples
-    --------
-    >>> prediction_sets(np.array([[0.6, 0.3, 0.1]]), 0.8)
-    array([[ True,  True, False]])
-    """
-    return 1 - p <= threshold
 
 
 # --- all of it, fold by fold -----------------------------------------------------------------------
@@ -267,6 +223,15 @@ def nested(
         A fold and seed has no inner predictions.
     ContaminationError
         The inner predictions of a fold hold one of its test clips.
+
+    Examples
+    --------
+    >>> inner = pd.DataFrame({"clip_id": list("abcd"), "seed": 0, "outer": 0, "p_happy": 0.1, "p_sad": 0.9})
+    >>> inner["emotion"] = ["sad", "sad", "sad", "happy"]  # so 0.9 is too sure
+    >>> outer = pd.DataFrame({"clip_id": ["z"], "seed": 0, "fold": 0, "p_happy": 0.05, "p_sad": 0.95})
+    >>> found = nested(outer.assign(emotion="sad"), inner, ["happy", "sad"], level=0.5, accuracy=0.7)
+    >>> found[["temperature", "confidence", "kept", "set", "covered"]].round(2).to_dict("records")
+    [{'temperature': 2.0, 'confidence': 0.81, 'kept': True, 'set': 'sad', 'covered': True}]
     """
     out = predictions.reset_index(drop=True).assign(
         temperature=np.nan, confidence=np.nan, kept=False, set="", set_size=0, covered=False
@@ -283,8 +248,8 @@ def nested(
         raw, true = probabilities(fitting, labels), codes(fitting, labels)
         temperature = fit_temperature(raw, true)
         fair, p = sharpen(raw, temperature), sharpen(probabilities(part, labels), temperature)
-        threshold = abstain_threshold(fair, fair.argmax(axis=1) == true, accuracy=accuracy)
-        sets = prediction_sets(p, conformal_threshold(fair, true, level))
+        threshold = decisions.abstain_threshold(fair, fair.argmax(axis=1) == true, accuracy=accuracy)
+        sets = decisions.prediction_sets(p, decisions.conformal_threshold(fair, true, level))
         out.loc[part.index, columns] = p
         out.loc[part.index, "temperature"] = temperature
         out.loc[part.index, "confidence"] = p.max(axis=1)
@@ -296,5 +261,11 @@ def nested(
 
 
 def codes(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """The position of each clip's emotion among `labels`, shape (n_clips,)."""
+    """The position of each clip's emotion among `labels`, shape (n_clips,).
+
+    Examples
+    --------
+    >>> codes(pd.DataFrame({"emotion": ["sad", "happy"]}), ["happy", "sad"])
+    array([1, 0])
+    """
     return predictions["emotion"].map({label: i for i, label in enumerate(labels)}).to_numpy()

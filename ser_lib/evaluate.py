@@ -1,9 +1,8 @@
 """Folds times models to one table of out-of-fold predictions, from which every number comes.
 
-A row says what a model, trained without the clip's fold, heard in the clip: `clip_id, speaker,
-protocol, fold, model, seed, emotion, predicted, p_<emotion>…`. All that is trained and tested here
-is a `Job`, whose rows come from `splits.sides` or `inner_sides`, where `guard.check` has passed
-them. Altered copies in the table (see `guard`) are trained on and never tested.
+A row says what a model, trained without the clip's fold, heard: `clip_id, speaker, protocol, fold, model,
+seed, emotion, predicted, p_<emotion>…`. All that is trained and tested is a `Job`, whose rows come from
+`splits.sides` or `inner_sides`, where `guard.check` passed them. Altered copies (`guard`) are never tested.
 """
 
 from __future__ import annotations
@@ -34,12 +33,7 @@ ORDER = ("clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "
 
 
 def seed_list(spec: str | int) -> list[int]:
-    """`"0,1,2"` or a single number as a list.
-
-    Raises
-    ------
-    SerError
-        Not whole numbers.
+    """`"0,1,2"` or a single number as a list; `SerError` if these are not whole numbers.
 
     Examples
     --------
@@ -53,12 +47,7 @@ def seed_list(spec: str | int) -> list[int]:
 
 
 def model_list(spec: str) -> list[str]:
-    """`"mlp,xgboost"` as a list.
-
-    Raises
-    ------
-    SerError
-        A name is not one of `models.MODELS`.
+    """`"mlp,xgboost"` as a list; `SerError` if a name is not one of `models.MODELS`.
 
     Examples
     --------
@@ -76,7 +65,13 @@ def model_list(spec: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Job:
-    """One fit: a model, the rows it is trained on, and those it is then asked about."""
+    """One fit: a model, the rows it is trained on, and those it is then asked about.
+
+    Examples
+    --------
+    >>> Job("mlp", 0, train=np.array([1, 2]), test=np.array([0]))
+    Job(model='mlp', fold=0, train=array([1, 2]), test=array([0]), seed=0, parameters={})
+    """
 
     model: str
     fold: int
@@ -108,7 +103,14 @@ def _heard(job: Job, **arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit(table: pd.DataFrame, job: Job) -> Pipeline:
-    """The model of a job, trained on its rows of the table."""
+    """The model of a job, trained on its rows of the table.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"speaker": "ann", "emotion": ["sad", "happy"], "level_mean": [-30.0, -20.0]})
+    >>> fit(table, Job("logistic", 0, train=np.array([0, 1]), test=np.array([]))).predict([[-18.0]])
+    array(['happy'], dtype=object)
+    """
     return _fitted(job, **_arrays(table))
 
 
@@ -121,7 +123,15 @@ def predictions(
     what: str = "",
     keep: Path | None = None,
 ) -> list[pd.DataFrame]:
-    """A predictions table a job; `what` is the progress bar's title, `keep` as in `out_of_fold`."""
+    """A predictions table a job; `what` is the progress bar's title, `keep` as in `out_of_fold`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"clip_id": ["a", "b"], "speaker": "ann", "emotion": "sad", "level_mean": -30.0})
+    >>> [found] = predictions(table, [Job("majority", 0, np.array([0]), np.array([1]))], "mine", n_jobs=1)
+    >>> found[["clip_id", "emotion", "predicted", "p_sad"]].to_dict("records")
+    [{'clip_id': 'b', 'emotion': 'sad', 'predicted': 'sad', 'p_sad': 1.0}]
+    """
     work: Callable[..., Any] = _heard
     if keep is not None:
         folder = keep / code_hash("models", "sequence", "correlation")
@@ -138,7 +148,13 @@ def predictions(
 
 
 def stacked(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table; an emotion that a fold never heard has probability 0."""
+    """One table; an emotion that a fold never heard has probability 0.
+
+    Examples
+    --------
+    >>> stacked([pd.DataFrame({"p_sad": [1]}), pd.DataFrame({"p_sad": [0.4], "p_calm": 0.6})]).to_dict("list")
+    {'p_sad': [1.0, 0.4], 'p_calm': [0.0, 0.6]}
+    """
     whole = pd.concat(parts, ignore_index=True)
     return whole.fillna({name: 0 for name in whole if name.startswith("p_")})
 
@@ -162,7 +178,7 @@ def out_of_fold(
     keep: Path | None = None,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
-    """Predict every tested clip with every model, each time trained on the other folds.
+    """The predictions table of every model for every tested clip, each time trained on the other folds.
 
     Parameters
     ----------
@@ -173,27 +189,19 @@ def out_of_fold(
     seeds : sequence of int
         One run of every model a seed; under the random protocol the split changes as well.
     chosen : DataFrame, optional
-        What `search` returned for this protocol and the first seed; each fold then uses its own
-        parameters instead of the defaults.
+        What `search` returned for this protocol and the first seed: each fold's own parameters.
     guarded : bool
         As `splits.sides`.
     keep : Path, optional
         A folder where what each fit has predicted is kept, so that a run that was stopped goes on there.
 
-    Returns
-    -------
-    DataFrame
-        The predictions table.
-
     Examples
     --------
     >>> table = pd.DataFrame({"clip_id": list("abcd"), "speaker": ["ann", "ann", "ben", "ben"]})
     >>> table = table.assign(emotion=["sad", "happy"] * 2, level_mean=[-30.0, -20.0, -31.0, -21.0])
-    >>> out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)[["clip_id", "fold", "predicted"]].to_numpy()
-    array([['a', 0, 'sad'],
-           ['b', 0, 'happy'],
-           ['c', 1, 'sad'],
-           ['d', 1, 'happy']], dtype=object)
+    >>> found = out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    >>> found[["clip_id", "fold", "predicted"]].to_numpy().tolist()
+    [['a', 0, 'sad'], ['b', 0, 'happy'], ['c', 1, 'sad'], ['d', 1, 'happy']]
     """
     parameters = _chosen(chosen)
     folds = {seed: splits.sides(table, protocol, seed=seed, guarded=guarded) for seed in seeds}
@@ -207,7 +215,15 @@ def out_of_fold(
 
 
 def predict(table: pd.DataFrame, jobs: Sequence[Job], protocol: str, *, n_jobs: int = -1) -> pd.DataFrame:
-    """The predictions table of jobs whose rows were chosen, and guarded, by the caller."""
+    """The predictions table of jobs whose rows were chosen, and guarded, by the caller.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"clip_id": ["a", "b"], "speaker": "ann", "emotion": "sad", "level_mean": -30.0})
+    >>> jobs = [Job("majority", i, np.array([1 - i]), np.array([i])) for i in range(2)]
+    >>> predict(table, jobs, "mine", n_jobs=1)[["clip_id", "fold", "predicted"]].to_numpy().tolist()
+    [['a', 0, 'sad'], ['b', 1, 'sad']]
+    """
     return stacked(predictions(table, jobs, protocol, n_jobs=n_jobs, what=protocol))
 
 
@@ -224,20 +240,13 @@ def inner_predictions(
     """For each outer fold, out-of-fold predictions of its training clips over inner folds of speakers.
 
     What is fitted on them for a fold (temperature, threshold, quantile) has seen training speakers alone.
+    The table has `outer`, the fold of `out_of_fold`, beside `fold`, the inner one; `chosen` is as there.
 
     Parameters
     ----------
     inner : int
-        Inner folds of whole speakers. A model trained on fewer clips is less sure, so that few inner
-        folds make the outer model look less sure than it is: on RAVDESS the network's temperature
-        comes out at 0.42 with 4 of them, at 0.56 with 10 or 20.
-    chosen : DataFrame, optional
-        As `out_of_fold`.
-
-    Returns
-    -------
-    DataFrame
-        A predictions table whose `fold` is the inner one, and `outer`, the fold of `out_of_fold`.
+        Inner folds of whole speakers. Few of them train on fewer clips and so make the model look less sure
+        than it is: on RAVDESS the network's temperature comes out at 0.42 with 4, at 0.56 with 10 or 20.
     """
     parameters = _chosen(chosen)
     outer = splits.sides(table, protocol, seed=seed)
@@ -268,12 +277,8 @@ def search(
 ) -> pd.DataFrame:
     """Choose hyper-parameters for every fold from its training speakers alone.
 
-    A grid (`models.SEARCH`) scored by UAR over four inner folds of whole speakers.
-
-    Returns
-    -------
-    DataFrame
-        `model, fold, parameters (JSON), inner_uar`; models without a grid have no row.
+    A grid (`models.SEARCH`) scored by UAR over four inner folds of whole speakers. The table has
+    `model, fold, parameters (JSON), inner_uar`; models without a grid have no row.
     """
     outer, labels = splits.sides(table, protocol, seed=seed), np.unique(table["emotion"])
     inner = {fold: splits.inner_sides(table, train) for fold, (train, _) in outer.items()}

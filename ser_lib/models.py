@@ -55,6 +55,11 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ----------
     n_quantiles : int
         Of each feature that are kept; ranks between them are linear.
+
+    Examples
+    --------
+    >>> NormalRanks().fit_transform(np.array([[1.0], [2.0], [3.0], [900.0]])).round(2).ravel()
+    array([-5.2 , -0.43,  0.43,  5.2 ])
     """
 
     def __init__(self, n_quantiles: int = 100):
@@ -99,6 +104,13 @@ class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     ----------
     shrinkage : float
         From 0 (the sample covariance) to 1 (its diagonal).
+
+    Examples
+    --------
+    >>> x, y = np.array([[0, 0], [2, 20], [9, 1], [7, 3]]), np.array(["sad", "sad", "happy", "happy"])
+    >>> z = WithinClassWhitening(shrinkage=0).fit_transform(x, y)
+    >>> ((z[y == "sad"].var(axis=0) + z[y == "happy"].var(axis=0)) / 2).round(2).tolist()
+    [1.0, 1.0]
     """
 
     def __init__(self, shrinkage: float = 0.7):
@@ -134,6 +146,12 @@ class WhitenedRegression(ClassifierMixin, BaseEstimator):
         Of the whitening.
     C : float
         Of the regression: small is regular.
+
+    Examples
+    --------
+    >>> model = WhitenedRegression(C=1).fit([[0], [1], [4], [5]], ["sad", "sad", "happy", "happy"])
+    >>> model.predict_proba([[5]]).round(2)  # happy, sad
+    array([[0.98, 0.02]])
     """
 
     def __init__(self, shrinkage: float = 0.7, C: float = 0.003):
@@ -164,6 +182,12 @@ class Balanced(ClassifierMixin, BaseEstimator):
     """An estimator fitted with balanced sample weights and class names instead of numbers.
 
     `MLPClassifier` and `XGBClassifier` take sample weights but have no `class_weight`.
+
+    Examples
+    --------
+    >>> model = Balanced(DummyClassifier(strategy="prior")).fit([[0]] * 3, ["sad", "sad", "happy"])
+    >>> model.predict_proba([[0]])
+    array([[0.5, 0.5]])
     """
 
     def __init__(self, estimator: BaseEstimator):
@@ -173,11 +197,8 @@ class Balanced(ClassifierMixin, BaseEstimator):
         self.classes_, code = np.unique(y, return_inverse=True)
         self.estimator_ = clone(self.estimator)
         self.estimator_.fit(X, code, sample_weight=compute_sample_weight("balanced", code))
-        for scaffold in (
-            "_optimizer",
-            "_best_coefs",
-            "_best_intercepts",
-        ):  # of MLPClassifier; a large part of a pickle
+        # of MLPClassifier; a large part of a pickle
+        for scaffold in ("_optimizer", "_best_coefs", "_best_intercepts"):
             vars(self.estimator_).pop(scaffold, None)
         return self
 

@@ -93,7 +93,13 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
 def plot_speaker_gaps(
     gaps: pd.Series, *, models: tuple[str, str], title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """One bar a speaker: how far the first model is ahead of the second, in the colour of who is ahead."""
+    """One bar a speaker: how far the first model is ahead of the second, in the colour of who is ahead.
+
+    Examples
+    --------
+    >>> plot_speaker_gaps(pd.Series({"ann": 0.1, "ben": -0.2}), models=("mlp", "xgboost")).get_ylabel()
+    'UAR, mlp minus xgboost'
+    """
     ax = axes(ax, 6.5, 3)
     gaps = gaps.sort_values()
     first, second = (MODEL_COLOURS.get(name, "#333333") for name in models)
@@ -107,12 +113,7 @@ def plot_speaker_gaps(
 
 
 def plot_learning_curve(curve: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """UAR over the number of training speakers.
-
-    Parameters
-    ----------
-    curve : DataFrame
-        `model, speakers, value, low, high`.
+    """UAR over the number of training speakers; `curve` has `model, speakers, value, low, high`.
 
     Examples
     --------
@@ -133,12 +134,13 @@ def plot_learning_curve(curve: pd.DataFrame, *, title: str = "", ax: Axes | None
 
 
 def plot_importance(importance: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Grouped bars: the loss of UAR when a family's columns are shuffled, one colour a model.
+    """Grouped bars: UAR lost when a family's columns are shuffled; one row a family, one column a model.
 
-    Parameters
-    ----------
-    importance : DataFrame
-        One row a family, one column a model; fractions.
+    Examples
+    --------
+    >>> losses = pd.DataFrame({"mlp": [0.1, 0.0], "xgboost": [0.2, 0.1]}, index=["mfcc", "pitch"])
+    >>> [label.get_text() for label in plot_importance(losses).get_yticklabels()]
+    ['mfcc', 'pitch']
     """
     ax = axes(ax, 6, 3.4)
     importance.plot.barh(ax=ax, color=[MODEL_COLOURS.get(name, "#333333") for name in importance], width=0.75)
@@ -151,7 +153,14 @@ def plot_importance(importance: pd.DataFrame, *, title: str = "", ax: Axes | Non
 
 
 def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Accuracy over confidence, one line a table of `calibration.reliability`; the diagonal is perfect."""
+    """Accuracy over confidence, one line a table of `calibration.reliability`; the diagonal is perfect.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"confidence": [0.5, 0.9], "accuracy": [0.4, 0.7], "clips": [30, 90]})
+    >>> plot_reliability({"as trained": table}).lines[1].get_xydata().tolist()
+    [[0.5, 0.4], [0.9, 0.7]]
+    """
     ax = axes(ax, 4.5, 4.2)
     ax.plot([0, 1], [0, 1], color="#999999", linestyle=":")
     for (name, table), colour in zip(tables.items(), ("#c8352b", "#1f5f8b"), strict=False):
@@ -196,14 +205,13 @@ def plot_ladder(rungs: pd.DataFrame, *, title: str = "", ax: Axes | None = None)
 def plot_risk_coverage(
     curve: pd.DataFrame, *, chosen: tuple[float, float], title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Share of wrong answers over the share that is answered; the dot is the chosen threshold.
+    """Share wrong over share answered, from `decisions.risk_coverage`; the dot is `chosen` (coverage, risk).
 
-    Parameters
-    ----------
-    curve : DataFrame
-        From `calibration.risk_coverage`.
-    chosen : tuple of float
-        Coverage and risk at the threshold.
+    Examples
+    --------
+    >>> curve = pd.DataFrame({"coverage": [0.5, 1.0], "risk": [0.1, 0.4]})
+    >>> plot_risk_coverage(curve, chosen=(0.5, 0.1)).texts[0].get_text()
+    'answers 50%, wrong in 10%'
     """
     ax = axes(ax, 5.5, 3.6)
     ax.plot(curve["coverage"], curve["risk"], color=MODEL_COLOURS["mlp"])
@@ -268,12 +276,7 @@ def plot_groups(
 
 
 def plot_conditions(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
-    """One row a condition, one point a way of training; the grey line joins the worst and the best.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        One row a condition, one column a way of training; UAR as fractions.
+    """UAR: a row a condition, a point a way of training (column); the grey line joins the worst and the best.
 
     Examples
     --------

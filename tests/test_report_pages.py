@@ -14,15 +14,18 @@ from html.parser import HTMLParser
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
+from test_metrics import guesses
 from test_page import CONTRAST, CONTROLS, Page
 from test_serve import CHROMIUM
 from traitlets.config import Config
 
-from ser_lib import ROOT, index, ledger, report
+from ser_lib import ROOT, index, ledger, metrics, parameters, report, score_plots
+from ser_lib.corpus import FOUR
 from ser_lib.parameters import NOTEBOOKS
 
 COMMIT = "2edb66213207b30aad11aff145ac618612526a78"
@@ -174,6 +177,7 @@ def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
     assert html.index("</h1>") < block.start() < html.index("<h2")
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", block[0]))
     assert facts.pop("run").partition(" UTC, ")[2].endswith(" s")
+    assert facts.pop("run again") == "the same figures to the last digit; on another CPU within 0.5 points"
     assert facts == {
         "corpus": '""',
         "emotions": "a&lt;b&amp;c",
@@ -187,6 +191,35 @@ def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
     }
     assert "<title>03 · Is a &lt; b &amp; c? · 03_eight</title>" in html
     assert ("html", {"lang": "en"}) in parsed.elements
+
+
+def test_what_a_notebook_records_is_in_its_folder(tmp_path, monkeypatch):
+    folder, said = tmp_path / "mine", guesses(labels=FOUR, seeds=(1, 0))
+    monkeypatch.setenv(report.FOLDER_VARIABLE, str(folder))
+    record = report.Report("03_mlp_vs_boosting", parameters.defaults("03_mlp_vs_boosting"))
+    said = said.assign(protocol="loso", model="mlp", p_calm=1 / 3)
+    shown = record.add_scores(said, FOUR, feature_set="full")
+    record.add(0.25, metric="share")
+    record.figure(score_plots.plot_confusion(metrics.confusion(said, FOUR)), "confusion")
+    record.save(said[["clip_id"]], said)
+    run, results = (ledger.read(folder)[part] for part in ("run", "results"))
+    assert (run["notebook"], run["clips"]) == ("03_mlp_vs_boosting", len(said))
+    assert run["data_hash"] == report.data_hash(said[["clip_id"]])
+    assert list(shown["metric"]) == list(metrics.METRICS)
+    for row, metric in zip(results, metrics.METRICS, strict=False):
+        assert (row["value"], row["low"], row["high"]) == metrics.score(said, FOUR, metric)
+        about = {
+            "emotions": "four",
+            "protocol": "loso",
+            "model": "mlp",
+            "seeds": [0, 1],
+            "feature_set": "full",
+        }
+        assert row.items() >= about.items()
+    assert results[len(metrics.METRICS) :] == [{"metric": "share", "value": 0.25, "low": None, "high": None}]
+    assert set(pd.read_parquet(folder / "predictions.parquet")["p_calm"]) == {0.333}
+    with Image.open(folder / "confusion.webp") as picture:
+        assert picture.format == "WEBP"
 
 
 def test_a_figure_has_twice_its_size_in_256_colours_and_a_text(parsed):

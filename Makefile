@@ -31,8 +31,8 @@ lint: $(READY)  ## ruff (lint, docstrings, format), mypy and codespell
 mutants: $(READY)  ## does each change of a line fail a test? (ARGS="ser_lib.splits*"); those that survive are explained
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	$(RUN) mutmut run $(ARGS)
-	$(RUN) mutmut results | grep -E ': (survived|no tests)$$' | sed 's/^ *//' > mutants/survived
-	@! cut -d' ' -f1 tests/survivors.txt | grep -vFf - mutants/survived
+	$(RUN) mutmut results > mutants/results
+	@! cut -d' ' -f1 tests/survivors.txt | grep -vFf - mutants/results | grep -E ': (survived|no tests)$$'
 
 serve: $(READY)  ## the prediction server, http://localhost:8000
 	.venv/bin/python serve.py $(ARGS)

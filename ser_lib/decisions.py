@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-TINY = 1e-12  # what rounding may take from a share
+ROUNDING = 1e-12  # what rounding may take from a share
 
 
 # --- abstaining ------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def abstain_threshold(p: np.ndarray, correct: np.ndarray, *, accuracy: float) ->
     (0.8, 0.6)
     """
     curve = risk_coverage(p, correct)
-    reached = curve.loc[curve["risk"] <= 1 - accuracy + TINY, "threshold"]
+    reached = curve.loc[curve["risk"] <= 1 - accuracy + ROUNDING, "threshold"]
     return float(reached.min()) if len(reached) else float("inf")
 
 

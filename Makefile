@@ -28,6 +28,7 @@ lint: $(READY)  ## ruff (lint, docstrings, format), mypy and codespell
 	$(RUN) mypy
 	$(RUN) codespell_lib
 
+mutants: export OMP_THREAD_LIMIT := 1  # xgboost in a forked process would wait for threads that are not there
 mutants: $(READY)  ## does each change of a line fail a test? (ARGS="ser_lib.splits*"); those that survive are explained
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	$(RUN) mutmut run $(ARGS)

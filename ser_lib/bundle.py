@@ -72,7 +72,7 @@ def golden_clips() -> list[bytes]:
         noise = np.random.default_rng(0).standard_normal(len(time))
         level = 0.1 * np.maximum(np.sin(np.pi * tempo * time) ** 2, 0.01)
         out = io.BytesIO()
-        soundfile.write(out, level * (buzz + breath * noise), rate, format="WAV", subtype="PCM_16")
+        soundfile.write(out, level * (buzz + breath * noise), rate, format="WAV")
         found.append(out.getvalue())
     return found
 

@@ -236,6 +236,14 @@ def test_golden_clips_tell_another_model(tiny):
         bundle.load(tiny)
 
 
+def test_golden_clips_may_differ_by_the_tolerance(tiny, monkeypatch):
+    golden = json.loads(tiny.read_text())["golden"]
+    label, p = next(iter(golden[0].items()))
+    edit(tiny, golden=[golden[0] | {label: p + 0.25}, *golden[1:]])
+    monkeypatch.setattr(bundle, "GOLDEN_TOLERANCE", abs(p - (p + 0.25)))
+    assert bundle.load(tiny).passport["golden"][0][label] == p + 0.25
+
+
 def test_bad_clip_is_named(tiny):
     with pytest.raises(AudioError, match=r"^note\.wav: not audio, or damaged"):
         bundle.load(tiny).predict(b"hello", name="note.wav")

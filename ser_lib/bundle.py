@@ -57,7 +57,13 @@ ALLOWED = {
 
 
 def golden_clips() -> list[bytes]:
-    """Three synthesised clips, as WAV files: buzzes of another pitch, movement, tempo and breath."""
+    """Three synthesised clips, as WAV files: buzzes of another pitch, movement, tempo and breath.
+
+    Examples
+    --------
+    >>> [len(clip) for clip in golden_clips()]
+    [192044, 192044, 192044]
+    """
     import soundfile
 
     rate, found = 48_000, []

@@ -2,7 +2,7 @@
 
 Probabilities, shape (n_clips, n_labels), are of out-of-fold predictions. What is fitted here is fitted on
 training speakers: `nested` takes outer predictions and, by outer fold, inner ones of its training clips
-(`evaluate.inner_predictions`). What is decided with calibrated probabilities is in `decisions`.
+(`nested.predictions`). What is decided with calibrated probabilities is in `decisions`.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def nested(
     predictions : DataFrame
         Of one model, from `evaluate.out_of_fold`.
     inner : DataFrame
-        Of the same model, protocol and seeds, from `evaluate.inner_predictions`.
+        Of the same model, protocol and seeds, from `nested.predictions`.
     level : float
         How often the sets shall hold the true emotion.
     accuracy : float

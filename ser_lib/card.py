@@ -25,7 +25,15 @@ LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, from which it was trained"
 
 
 def licence(corpora: Iterable[str], given: str = "") -> str:
-    """Of a model trained on these corpora: what is given, else that of RAVDESS, else that none was stated."""
+    """Of a model trained on these corpora: what is given, else that of RAVDESS, else that none was stated.
+
+    Examples
+    --------
+    >>> licence(["ravdess"])
+    'CC BY-NC-SA 4.0, as RAVDESS, from which it was trained'
+    >>> licence(["emodb"]), licence(["emodb"], given="CC0")
+    ('not stated', 'CC0')
+    """
     others = set(corpora) - RAVDESS
     if given or not others:
         return given or LICENCE
@@ -38,7 +46,13 @@ def percent(value: float) -> str:
 
 
 def spread(found: dict[str, Any], form: str = ".1f") -> str:
-    """`uar`, `low` and `high`, fractions, as `58.1 % (52.0 to 63.9)`."""
+    """`uar`, `low` and `high`, fractions, as `58.1 % (52.0 to 63.9)`.
+
+    Examples
+    --------
+    >>> spread({"uar": 0.581, "low": 0.52, "high": 0.6392})
+    '58.1 % (52.0 to 63.9)'
+    """
     value, low, high = (format(100 * found[name], form) for name in ("uar", "low", "high"))
     return f"{value} % ({low} to {high})"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ser_lib import __version__, cli_reports
+from ser_lib import __version__, altered, cli_reports
 from ser_lib.errors import BundleError, SerError
 
 
@@ -83,8 +83,8 @@ def features(
             clips, unnamed = corpus.listing(source)
             rows, unusable = extraction.build(clips, config, n_jobs=jobs)
             if copies:
-                rows = tables.with_copies(rows, clips, augment.TRAINING, config)
-                rows = tables.coarse(rows[~guard.originals(rows)], config)
+                rows = altered.with_copies(rows, clips, augment.TRAINING, config)
+                rows = altered.coarse(rows[~guard.originals(rows)], config)
             tables.save(rows.drop(columns=others), table, config)
             n_rows, left_out = len(rows), [*unnamed["problem"], *unusable["problem"]]
         else:

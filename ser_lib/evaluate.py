@@ -19,11 +19,9 @@ import numpy as np
 import pandas as pd
 from joblib import Memory
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import confusion_matrix
-from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
-from ser_lib import metrics, models, splits
+from ser_lib import models, splits
 from ser_lib.errors import SerError
 from ser_lib.progress import parallel
 from ser_lib.rows import code_hash
@@ -159,7 +157,14 @@ def stacked(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return whole.fillna({name: 0 for name in whole if name.startswith("p_")})
 
 
-def _chosen(chosen: pd.DataFrame | None) -> dict[tuple[str, int], dict[str, Any]]:
+def by_fold(chosen: pd.DataFrame | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """What `nested.search` chose, by model and fold; nothing if nothing was.
+
+    Examples
+    --------
+    >>> by_fold(pd.DataFrame({"model": ["mlp"], "fold": [0], "parameters": ['{"mlp__alpha": 1.0}']}))
+    {('mlp', 0): {'mlp__alpha': 1.0}}
+    """
     rows = chosen.itertuples() if chosen is not None else ()
     return {(row.model, row.fold): json.loads(row.parameters) for row in rows}
 
@@ -189,7 +194,7 @@ def out_of_fold(
     seeds : sequence of int
         One run of every model a seed; under the random protocol the split changes as well.
     chosen : DataFrame, optional
-        What `search` returned for this protocol and the first seed: each fold's own parameters.
+        What `nested.search` returned for this protocol and the first seed: each fold's own parameters.
     guarded : bool
         As `splits.sides`.
     keep : Path, optional
@@ -203,7 +208,7 @@ def out_of_fold(
     >>> found[["clip_id", "fold", "predicted"]].to_numpy().tolist()
     [['a', 0, 'sad'], ['b', 0, 'happy'], ['c', 1, 'sad'], ['d', 1, 'happy']]
     """
-    parameters = _chosen(chosen)
+    parameters = by_fold(chosen)
     folds = {seed: splits.sides(table, protocol, seed=seed, guarded=guarded) for seed in seeds}
     jobs = [
         Job(name, fold, train, test, seed, parameters.get((name, fold), {}))
@@ -227,38 +232,6 @@ def predict(table: pd.DataFrame, jobs: Sequence[Job], protocol: str, *, n_jobs: 
     return stacked(predictions(table, jobs, protocol, n_jobs=n_jobs, what=protocol))
 
 
-def inner_predictions(
-    table: pd.DataFrame,
-    name: str,
-    *,
-    protocol: str = "actors5",
-    seed: int = 0,
-    inner: int = 10,
-    chosen: pd.DataFrame | None = None,
-    n_jobs: int = -1,
-) -> pd.DataFrame:
-    """For each outer fold, out-of-fold predictions of its training clips over inner folds of speakers.
-
-    What is fitted on them for a fold (temperature, threshold, quantile) has seen training speakers alone.
-    The table has `outer`, the fold of `out_of_fold`, beside `fold`, the inner one; `chosen` is as there.
-
-    Parameters
-    ----------
-    inner : int
-        Inner folds of whole speakers. Few of them train on fewer clips and so make the model look less sure
-        than it is: on RAVDESS the network's temperature comes out at 0.42 with 4, at 0.56 with 10 or 20.
-    """
-    parameters = _chosen(chosen)
-    outer = splits.sides(table, protocol, seed=seed)
-    jobs = {
-        (fold, number): Job(name, number, *rows, seed, parameters.get((name, fold), {}))
-        for fold, (train, _) in outer.items()
-        for number, rows in splits.inner_sides(table, train, inner).items()
-    }
-    parts = predictions(table, list(jobs.values()), protocol, n_jobs=n_jobs, what="inner folds")
-    return stacked([part.assign(outer=fold) for (fold, _), part in zip(jobs, parts, strict=True)])
-
-
 def fit_all(table: pd.DataFrame, name: str, *, seed: int = 0) -> Pipeline:
     """The model `name` fitted on every clip of `table`, to be served.
 
@@ -270,31 +243,3 @@ def fit_all(table: pd.DataFrame, name: str, *, seed: int = 0) -> Pipeline:
     """
     every = np.arange(len(table))
     return fit(table, Job(name, -1, every, every[:0], seed))
-
-
-def search(
-    table: pd.DataFrame, names: Iterable[str], *, protocol: str = "actors5", seed: int = 0, n_jobs: int = -1
-) -> pd.DataFrame:
-    """Choose hyper-parameters for every fold from its training speakers alone.
-
-    A grid (`models.SEARCH`) scored by UAR over four inner folds of whole speakers. The table has
-    `model, fold, parameters (JSON), inner_uar`; models without a grid have no row.
-    """
-    outer, labels = splits.sides(table, protocol, seed=seed), np.unique(table["emotion"])
-    inner = {fold: splits.inner_sides(table, train) for fold, (train, _) in outer.items()}
-    jobs = [
-        (outer_fold, Job(name, fold, *rows, seed, parameters))
-        for name in names
-        if name in models.SEARCH
-        for outer_fold in outer
-        for parameters in ParameterGrid(models.SEARCH[name])
-        for fold, rows in inner[outer_fold].items()
-    ]
-    parts = predictions(table, [job for _, job in jobs], protocol, n_jobs=n_jobs, what="search")
-    counts = (confusion_matrix(part["emotion"], part["predicted"], labels=labels) for part in parts)
-    uar = [float(metrics.from_counts(count, "uar")) for count in counts]
-    tried = [(job.model, fold, json.dumps(job.parameters)) for fold, job in jobs]
-    scores = pd.DataFrame(tried, columns=["model", "fold", "parameters"]).assign(inner_uar=uar)
-    means = scores.groupby(["model", "fold", "parameters"], sort=False, as_index=False).mean()
-    best = means.groupby(["model", "fold"], sort=False)["inner_uar"].idxmax()
-    return means.loc[best].reset_index(drop=True)

@@ -133,6 +133,15 @@ def hear(
     -------
     DataFrame
         The predictions table with a `condition`; `clip_id` is that of the recording that was changed.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"clip_id": range(4), "speaker": ["ann", "ann", "ben", "ben"]}).astype({"clip_id": str})
+    >>> table = table.assign(emotion=["sad", "happy"] * 2, level_mean=[-30.0, -20.0] * 2)
+    >>> tested = {CLEAN: table, "10 dB louder": table.assign(level_mean=table["level_mean"] + 10)}
+    >>> said = hear(table, tested, "logistic", protocol="loso")
+    >>> said.groupby("condition")["predicted"].agg(list).to_dict()
+    {'10 dB louder': ['happy', 'happy', 'happy', 'happy'], 'as recorded': ['sad', 'happy', 'sad', 'happy']}
     """
     about = [
         held.assign(

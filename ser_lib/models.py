@@ -30,7 +30,7 @@ NETWORKS = {
     "dense": "compact",
 }  # and their features; see `sequence`, `correlation`
 
-# What `evaluate.search` tries, by model: parameters of the pipeline that `make` returns. The defaults
+# What `nested.search` tries, by model: parameters of the pipeline that `make` returns. The defaults
 # below are what it chose most often over the outer folds of eight emotions (reports/03_eight_search-True).
 SEARCH: dict[str, dict[str, list[float]]] = {
     "mlp": {

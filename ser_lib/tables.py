@@ -1,4 +1,7 @@
-"""The feature table: clip columns, then feature columns; as a file, as it is shipped, and as notebooks get it."""
+"""The feature table: clip columns, then feature columns; as a file, as it is shipped, and as notebooks get it.
+
+With copies of its clips to be trained on as well: `altered`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from ser_lib import ROOT, augment, corpus, extraction, guard, rows
+from ser_lib import ROOT, corpus, extraction, guard, rows
 from ser_lib.errors import CorpusError
 from ser_lib.features import FeatureConfig, feature_names
 
@@ -169,6 +171,12 @@ def shipped(paths: Sequence[Path] = SHIPPED) -> pd.DataFrame:
     ------
     CorpusError
         As `load`, or the files hold different clips or not all columns.
+
+    Examples
+    --------
+    >>> table = shipped()
+    >>> len(table), len(feature_columns(table)), table["speaker"].nunique()
+    (1440, 1156, 24)
     """
     whole, *others = map(load, paths)
     fits = all(part["clip_id"].equals(whole["clip_id"]) for part in others)
@@ -235,66 +243,3 @@ def get(source: str | Path = "", feature_set: str = "full") -> Data:
         raise CorpusError(f"{found}: no usable clip ({problems['problem'].iloc[0]})")
     held = corpus.Corpus(clips[["clip_id", "path"]].merge(table)[list(corpus.CLIP_COLUMNS)], problems)
     return Data(table, held, f"Audio: {held.summary()}.", audio=True, config=config)
-
-
-# --- with altered copies ---------------------------------------------------------------------------
-
-
-def with_copies(
-    table: pd.DataFrame, clips: pd.DataFrame, changes: Sequence[augment.Change], config: FeatureConfig
-) -> pd.DataFrame:
-    """The table followed by an altered copy of every clip for each change.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Feature table of the clips that are evaluated.
-    clips : DataFrame
-        Their clip table, with `path`: copies are made from the audio.
-
-    Returns
-    -------
-    DataFrame
-        With `source_clip`, by which `guard` knows a copy. A copy that cannot be used is left out.
-    """
-    wanted = clips[clips["clip_id"].isin(table["clip_id"])]
-    parts = [table.assign(source_clip=table["clip_id"])]
-    for change in changes:
-        copies, _ = extraction.build(wanted, config, change=change)
-        parts.append(
-            copies.assign(source_clip=copies["clip_id"], clip_id=copies["clip_id"] + f" {change.name}")
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def coarse(table: pd.DataFrame, config: FeatureConfig) -> pd.DataFrame:
-    """Features in steps of at most a sixteenth of their column's deviation, a power of two: for copies, in half the bytes."""
-    names = list(feature_names(config))
-    values = table[names].to_numpy(np.float64)
-    steps = np.exp2(np.floor(np.log2(np.maximum(values.std(axis=0), 1e-12) / 16)))
-    rounded = pd.DataFrame(np.round(values / steps) * steps, table.index, names, np.float32)
-    return pd.concat([table.drop(columns=names), rounded], axis=1)[list(table)]
-
-
-def for_training(data: Data, table: pd.DataFrame) -> pd.DataFrame:
-    """`table` and the copies of its clips that the served model is trained with (`augment.TRAINING`).
-
-    Parameters
-    ----------
-    data : Data
-        From `get`.
-    table : DataFrame
-        `data.table` or a part of it. Copies of RAVDESS are the shipped ones, with its recordings or without,
-        so that both give the same model; those of other clips are made from the recordings.
-    """
-    if data.config == FeatureConfig():
-        copies = shipped(SHIPPED_COPIES)
-        if table["audio_sha256"].isin(copies["audio_sha256"]).all():
-            return followed_by(copies, table)
-    return with_copies(table, data.corpus.clips, augment.TRAINING, data.config)
-
-
-def followed_by(copies: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The table followed by those of `copies` that are of its clips; as `with_copies`."""
-    own = table.assign(source_clip=table["clip_id"])
-    return pd.concat([own, copies[copies["source_clip"].isin(table["clip_id"])]], ignore_index=True)

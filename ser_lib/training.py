@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ser_lib import adapt, bundle, evaluate, guard, tables
+from ser_lib import adapt, altered, bundle, evaluate, guard, tables
 from ser_lib.corpus import emotion_list, find_audio, sources
 from ser_lib.errors import BundleError, CorpusError, ReportError
 from ser_lib.features import FeatureConfig, feature_names
@@ -33,6 +33,11 @@ def settings(run: str, source: str) -> dict[str, Any]:
     ------
     ReportError
         No such run, or it is of another notebook or another corpus.
+
+    Examples
+    --------
+    >>> settings("03_eight", "")["protocol"]
+    'actors5'
     """
     row = read_run(run)
     given = f"-p corpus={source} -p emotions=…" if source else "-p emotions=…"
@@ -65,6 +70,12 @@ def by_intensity(table: pd.DataFrame) -> pd.DataFrame:
     ------
     CorpusError
         The intensities are not known.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"emotion": ["sad", "sad", "neutral"], "intensity": ["normal", "strong", "normal"]})
+    >>> by_intensity(table)["emotion"].to_list()
+    ['normal', 'strong']
     """
     known = table[table["intensity"].isin(INTENSITIES)]
     kinds = known.groupby("emotion")["intensity"].nunique()
@@ -82,13 +93,20 @@ def fit(
     Parameters
     ----------
     rows : DataFrame
-        Feature table with the copies to be trained with, as `tables.for_training` gives it.
+        Feature table with the copies to be trained with, as `altered.for_training` gives it.
     model : str
         Of `models.MODELS`, for the emotion.
     enroll : int
         Neutral clips a speaker for the model that hears them first; 0 for none.
     intensity : str
         Of `models.MODELS`, for normal or strong; empty for none.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"clip_id": list("abcd"), "speaker": list("aabb"), "emotion": ["sad", "happy"] * 2})
+    >>> fitted = fit(rows.assign(level_mean=[-30.0, -20.0, -31.0, -21.0]), "logistic")
+    >>> fitted["models"]["emotion"].predict([[-18.0]])
+    array(['happy'], dtype=object)
     """
     models, speakers = {"emotion": evaluate.fit_all(rows, model, seed=seed)}, None
     if enroll:
@@ -124,7 +142,7 @@ def again(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
     if passport["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")
-    rows = tables.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
+    rows = altered.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
     parts = fit(
         rows,
         about["estimator"],

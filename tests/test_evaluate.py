@@ -13,7 +13,7 @@ from pandas.testing import assert_frame_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
 
-from ser_lib import calibration, evaluate, guard, metrics, models, splits, studies, tables, training
+from ser_lib import calibration, evaluate, guard, metrics, models, nested, splits, studies, tables, training
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.errors import ContaminationError, CorpusError, SerError
 
@@ -230,7 +230,7 @@ def test_published_folds_without_a_speaker_are_left_out():
     """Actors 1 to 4 are of three of the five folds."""
     table = synthetic(speakers=SPEAKERS[:4])
     assert len(evaluate.out_of_fold(table, ["logistic"], n_jobs=1)) == len(table)
-    assert evaluate.search(table, ["logistic"], n_jobs=1)["fold"].to_list() == [0, 1, 4]
+    assert nested.search(table, ["logistic"], n_jobs=1)["fold"].to_list() == [0, 1, 4]
     assert len(studies.learning_curve(table, ["majority"], FOUR, n_jobs=1)) == 4
     assert studies.importance(table, ["majority"], FOUR, n_jobs=1).notna().all(axis=None)
 
@@ -298,7 +298,7 @@ def grid(monkeypatch) -> None:
 
 @pytest.mark.parametrize("protocol", ["actors5", "loso"])
 def test_search_hears_training_speakers_alone(table, seen, grid, protocol):
-    chosen = evaluate.search(table, ["mlp", "majority"], protocol=protocol, n_jobs=1)
+    chosen = nested.search(table, ["mlp", "majority"], protocol=protocol, n_jobs=1)
     folds = splits.assign_folds(table, protocol).to_numpy()
     assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
     assert chosen["fold"].to_list() == list(range(folds.max() + 1))
@@ -313,7 +313,7 @@ def test_search_hears_training_speakers_alone(table, seen, grid, protocol):
 
 
 def test_search_finds_the_better_parameters(table, seen, grid):
-    chosen = evaluate.search(table, ["mlp"], n_jobs=1)
+    chosen = nested.search(table, ["mlp"], n_jobs=1)
     assert [json.loads(row) for row in chosen["parameters"]] == [{"recorder__right": 0.9}] * len(chosen)
     assert (chosen["inner_uar"] > 0.6).all()
     assert (chosen["inner_uar"] <= 1).all()
@@ -333,7 +333,7 @@ def test_out_of_fold_uses_what_was_chosen_for_each_fold(table, seen):
 
 def test_the_real_grid_is_searched(table):
     """One model end to end; what it finds is accepted."""
-    chosen = evaluate.search(table, ["logistic"], n_jobs=1)
+    chosen = nested.search(table, ["logistic"], n_jobs=1)
     assert len(chosen) == 5
     for parameters in chosen["parameters"]:
         models.make("logistic", **json.loads(parameters))
@@ -341,11 +341,11 @@ def test_the_real_grid_is_searched(table):
 
 
 def test_search_runs_in_several_processes(table):
-    assert len(evaluate.search(table, ["logistic"], n_jobs=2)) == 5
+    assert len(nested.search(table, ["logistic"], n_jobs=2)) == 5
 
 
 def test_search_without_a_grid_is_an_empty_table(table):
-    chosen = evaluate.search(table, ["majority"], n_jobs=1)
+    chosen = nested.search(table, ["majority"], n_jobs=1)
     assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
     assert chosen.empty
 
@@ -410,7 +410,7 @@ def test_importance_shuffles_tested_clips_of_training_nothing(table, seen):
     assert len(set(orders[5:])) == 3
 
 
-@pytest.mark.parametrize("work", [evaluate.out_of_fold, evaluate.search])
+@pytest.mark.parametrize("work", [evaluate.out_of_fold, nested.search])
 def test_an_unknown_protocol_is_refused(table, work: Callable):
     with pytest.raises(CorpusError, match="protocol 'half' is unknown"):
         work(table, ["logistic"], protocol="half", n_jobs=1)
@@ -420,10 +420,10 @@ def test_an_unknown_protocol_is_refused(table, work: Callable):
 
 PATHS: dict[str, Callable] = {
     "out_of_fold": lambda table, protocol: evaluate.out_of_fold(table, ["mlp"], protocol=protocol, n_jobs=1),
-    "inner_predictions": lambda table, protocol: evaluate.inner_predictions(
+    "inner_predictions": lambda table, protocol: nested.predictions(
         table, "mlp", protocol=protocol, inner=3, n_jobs=1
     ),
-    "search": lambda table, protocol: evaluate.search(table, ["mlp"], protocol=protocol, n_jobs=1),
+    "search": lambda table, protocol: nested.search(table, ["mlp"], protocol=protocol, n_jobs=1),
     "learning_curve": lambda table, protocol: studies.learning_curve(
         table, ["mlp"], FOUR, protocol=protocol, shares=(0.5, 1.0), n_jobs=1
     ),
@@ -521,7 +521,7 @@ def test_the_same_clips_are_tested_with_copies_and_without(table):
 
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, protocol):
-    found = evaluate.inner_predictions(table, "mlp", protocol=protocol, inner=3, seed=1, n_jobs=1)
+    found = nested.predictions(table, "mlp", protocol=protocol, inner=3, seed=1, n_jobs=1)
     outer = splits.sides(table, protocol, seed=1)
     assert sorted(found["outer"].unique()) == list(outer)
     assert set(found["seed"]) == {1}
@@ -537,13 +537,13 @@ def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, 
 def test_inner_predictions_use_what_was_chosen_for_the_outer_fold(table, seen):
     chosen = pd.DataFrame({"model": "mlp", "fold": range(5), "parameters": ['{"recorder__right": 0.1}'] * 5})
     chosen.loc[1, "parameters"] = '{"recorder__right": 0.9}'
-    evaluate.inner_predictions(table, "mlp", inner=2, chosen=chosen, n_jobs=1)
+    nested.predictions(table, "mlp", inner=2, chosen=chosen, n_jobs=1)
     assert [note["right"] for note in seen] == [0.1] * 2 + [0.9] * 2 + [0.1] * 6
 
 
 def test_predictions_are_calibrated_by_their_inner_ones(table):
     outer = evaluate.out_of_fold(table, ["logistic"], n_jobs=1)
-    inner = evaluate.inner_predictions(table, "logistic", inner=3, n_jobs=1)
+    inner = nested.predictions(table, "logistic", inner=3, n_jobs=1)
     found = calibration.nested(outer, inner, FOUR)
     assert found["clip_id"].to_list() == outer["clip_id"].to_list()
     assert found["covered"].mean() > 0.75
@@ -551,7 +551,7 @@ def test_predictions_are_calibrated_by_their_inner_ones(table):
 
 def test_one_training_speaker_has_no_inner_folds():
     with pytest.raises(CorpusError, match="1 speaker in training"):
-        evaluate.search(synthetic(speakers=SPEAKERS[:2]), ["logistic"], protocol="loso", n_jobs=1)
+        nested.search(synthetic(speakers=SPEAKERS[:2]), ["logistic"], protocol="loso", n_jobs=1)
 
 
 # --- nothing to learn ------------------------------------------------------------------------------
@@ -570,7 +570,7 @@ def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
     table = table.drop(columns=[column for i, column in enumerate(features) if i % 8])
     rng = np.random.default_rng(0)
     table["emotion"] = table.groupby("speaker")["emotion"].transform(rng.permutation)
-    chosen = evaluate.search(table, [name], n_jobs=1)
+    chosen = nested.search(table, [name], n_jobs=1)
     found = evaluate.out_of_fold(table, [name], chosen=chosen, n_jobs=1)
     assert metrics.score(found, EIGHT)[0] == pytest.approx(0.125, abs=0.03)
     assert (chosen["inner_uar"] < 0.125 + 0.04).all()

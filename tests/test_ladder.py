@@ -8,7 +8,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from test_evaluate import SPEAKERS, synthetic
 
-from ser_lib import corpus, evaluate, extraction, guard, ladder, metrics, tables
+from ser_lib import altered, corpus, evaluate, extraction, guard, ladder, metrics, tables
 from ser_lib.augment import Gain, Noise
 from ser_lib.corpus import FOUR
 from ser_lib.errors import ContaminationError
@@ -133,5 +133,5 @@ def test_recordings_are_changed_and_keep_their_clips(tiny_corpus):
     softer = held["gain -20 dB"]["level_p95"] - table["level_p95"]
     assert softer.to_numpy() == pytest.approx(-20, abs=0.05)
     assert (held["first half"]["time_duration"] < table["time_duration"]).all()
-    said = ladder.hear(tables.with_copies(table, clips, (Gain(3),), config), held, "logistic")
+    said = ladder.hear(altered.with_copies(table, clips, (Gain(3),), config), held, "logistic")
     assert len(said) == 4 * len(table)

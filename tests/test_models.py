@@ -278,7 +278,7 @@ def test_make_refuses_what_it_does_not_know():
         make("logistic", depth=3)
 
 
-# --- the grid of `evaluate.search` -----------------------------------------------------------------
+# --- the grid of `nested.search` -----------------------------------------------------------------
 
 
 def test_the_grid_is_of_known_models():

@@ -19,7 +19,19 @@ from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 from synth import speech
 
-from ser_lib import audio, augment, corpus, decoding, extraction, features, guard, naming, rows, tables
+from ser_lib import (
+    altered,
+    audio,
+    augment,
+    corpus,
+    decoding,
+    extraction,
+    features,
+    guard,
+    naming,
+    rows,
+    tables,
+)
 from ser_lib.audio import AudioConfig
 from ser_lib.corpus import CLIP_COLUMNS, FACTS
 from ser_lib.errors import CorpusError
@@ -561,7 +573,7 @@ def test_the_shipped_table_is_what_the_audio_gives(ravdess):
 def test_training_copies_without_audio_are_the_shipped_ones(no_audio):
     data = tables.get()
     few = data.table[data.table["speaker"].isin(["03", "20"]) & (data.table["emotion"] == "sad")]
-    whole = tables.for_training(data, few)
+    whole = altered.for_training(data, few)
     copies = whole[~guard.originals(whole)]
     assert len(whole) == (1 + len(augment.TRAINING)) * len(few) == 64
     assert list(whole.columns) == [*data.table.columns, "source_clip"]
@@ -572,18 +584,18 @@ def test_training_copies_without_audio_are_the_shipped_ones(no_audio):
 
 @shipped
 def test_training_copies_are_the_shipped_ones_with_audio_too(monkeypatch):
-    monkeypatch.setattr(tables, "with_copies", None)
+    monkeypatch.setattr(altered, "with_copies", None)
     shipped = tables.shipped()
     held = corpus.Corpus(shipped, pd.DataFrame())
     data = tables.Data(shipped, held, "", audio=True, config=FeatureConfig())
-    assert len(tables.for_training(data, shipped)) == 4 * len(shipped)
+    assert len(altered.for_training(data, shipped)) == 4 * len(shipped)
 
 
 def test_training_copies_from_audio_are_its_own(tiny_corpus, monkeypatch, cached_here):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
     data = tables.get(feature_set="compact")
     table = data.table[data.table["speaker"] == "04"]
-    whole = tables.for_training(data, table)
+    whole = altered.for_training(data, table)
     for change in augment.TRAINING:
         part = whole[whole["clip_id"] == f"{table['clip_id'].iloc[3]} {change.name}"].iloc[0]
         path = next(tiny_corpus.rglob(f"{part['source_clip']}.wav"))
@@ -610,6 +622,6 @@ def test_the_shipped_copies_are_what_the_audio_gives(ravdess):
 def test_coarse_features_are_near_and_few():
     table = tables.shipped()[::10]
     names = list(feature_names())
-    rough, spread = tables.coarse(table, FeatureConfig())[names], table[names].std(ddof=0)
+    rough, spread = altered.coarse(table, FeatureConfig())[names], table[names].std(ddof=0)
     assert ((rough - table[names]).abs().max() <= spread / 32 + 1e-6).all()
     assert rough["mfcc_01_mean"].nunique() < 100 < table["mfcc_01_mean"].nunique()

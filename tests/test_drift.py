@@ -49,7 +49,7 @@ FULL = ROOT / "data" / "ravdess_full.parquet"
 CITED = (  # of other people's papers, and conventions
     "Livingstone & Russo 2018", "Russo FA (2018)", "PLoS ONE 13(5)", "Zenodo record 1188976", "90 % and more",
     "of seven emotions", "the 95 % interval", "answer is 503", "ends with 1", "[report 04]", "[report 07]", "Notebooks 07 and 08",
-    "notebook 08", "(Author 2020)", "up to half a point", "07 needs PyTorch",
+    "notebook 08", "(Author 2020)", "within half a point", "07 needs PyTorch",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ser_lib import __version__, altered, cli_reports
+from ser_lib import __version__, cli_reports
 from ser_lib.errors import BundleError, SerError
 
 
@@ -49,7 +49,7 @@ def data() -> None:
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("table", type=click.Path(path_type=Path))
-@click.option("--set", "feature_set", default="full", help="classic, compact or full")
+@click.option("--set", "feature_set", default="full", help="classic, compact, full or your own")
 @click.option("--jobs", default=-1, help="processes; -1 for all cores")
 @click.option("--copies", is_flag=True, help="of the changed copies that the served model is trained with")
 @click.option("--family", "families", multiple=True, help="write only its columns: mfcc, pitch, …")
@@ -66,7 +66,7 @@ def features(
     """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE; goes on where it was interrupted."""
     from contextlib import nullcontext
 
-    from ser_lib import augment, corpus, extraction, guard, tables
+    from ser_lib import altered, augment, corpus, extraction, guard, tables
     from ser_lib.features import FeatureConfig, family, feature_names
 
     config = FeatureConfig(feature_set)

@@ -44,7 +44,7 @@ FIGURE = re.compile(
     r"|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)\b",
     flags=re.IGNORECASE,
 )
-TIMES = ("two hours)", "half an hour)", "half a minute)")  # machines differ
+TIMES = ("two hours)", "half an hour)", "half a minute)", "1.4 GB)")  # machines differ
 FULL = ROOT / "data" / "ravdess_full.parquet"
 CITED = (  # of other people's papers, and conventions
     "Livingstone & Russo 2018", "Russo FA (2018)", "PLoS ONE 13(5)", "Zenodo record 1188976", "90 % and more",

@@ -150,8 +150,8 @@ def test_seed_list_refuses_what_is_no_whole_number(spec):
 
 def test_model_list():
     assert evaluate.model_list("mlp, xgboost,") == ["mlp", "xgboost"]
-    with pytest.raises(SerError, match="'svm' is unknown"):
-        evaluate.model_list("mlp,svm")
+    with pytest.raises(SerError, match="'none' is unknown"):
+        evaluate.model_list("mlp,none")
 
 
 def test_feature_columns_are_no_clip_columns(table):

@@ -379,8 +379,8 @@ def test_a_configuration_changes_the_columns():
 
 
 def test_an_unknown_set_is_refused():
-    with pytest.raises(SerError, match="'deep' is unknown; choose one of classic, compact, full"):
-        FeatureConfig("deep")
+    with pytest.raises(SerError, match="'none' is unknown; choose one of classic, compact, full"):
+        FeatureConfig("none")
 
 
 @ALL_SETS

@@ -272,8 +272,8 @@ def test_make_changes_parameters():
 
 
 def test_make_refuses_what_it_does_not_know():
-    with pytest.raises(SerError, match="model 'svm' is unknown; choose of mlp, xgboost"):
-        make("svm")
+    with pytest.raises(SerError, match="model 'none' is unknown; choose of mlp, xgboost"):
+        make("none")
     with pytest.raises(ValueError, match="Invalid parameter"):
         make("logistic", depth=3)
 

@@ -77,13 +77,13 @@ def test_a_line_that_says_too_little_is_refused(mine, line, complaint):
         ({"emotions": "hapy,sad"}, r"'hapy' is not valid; give four \| eight \| EMOTION: angry, calm"),
         ({"emotions": "happy,"}, "at least two different names"),
         ({"protocol": "actors"}, "'actors' is not valid; give PROTOCOL: actors5, loso, random"),
-        ({"models": "mlp,forest"}, "'forest' is not valid; give MODEL: mlp, xgboost"),
+        ({"models": "mlp,none"}, "'none' is not valid; give MODEL: mlp, xgboost"),
         ({"seeds": "0,-1"}, "'-1' is not valid; give NUMBER: a whole number from 0"),
         ({"seeds": "0,,1"}, "'' is not valid; give NUMBER"),
         ({"search": "maybe"}, r"'maybe' is not of the type of its default, False \(bool\)"),
         ({"search": 1}, "1 is not of the type"),
         ({"feature_set": True}, "True is not of the type"),
-        ({"feature_set": "tiny"}, "give FEATURE_SET: classic, compact, full"),
+        ({"feature_set": "none"}, "give FEATURE_SET: classic, compact, full"),
     ],
 )
 def test_what_is_not_allowed_is_refused_in_one_line_with_what_is(given, complaint, monkeypatch):

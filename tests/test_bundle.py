@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import warnings
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,23 +34,29 @@ def wav(samples: np.ndarray, rate: int = 16_000) -> bytes:
     return out.getvalue()
 
 
-def save_tiny(path: Path, **about):
-    """Fit a small model on four emotions of four synthesised speakers, save it, and return it."""
+@cache
+def fitted() -> tuple[dict, np.ndarray]:
+    """Small models, fitted on four emotions of four synthesised speakers, and the features of these."""
     config = FeatureConfig("compact")
     said = [(emotion, speaker) for emotion in FOUR for speaker in (1, 2, 3, 4)]
     rows = [extract(audio.load(wav(speech(*each))), config) for each in said]
     X = np.array([[row[name] for name in feature_names(config)] for row in rows], np.float32)
-    model = models.make("logistic", logisticregression__C=1.0).fit(X, [emotion for emotion, _ in said])
-    strong = models.make("logistic").fit(X, ["strong" if speaker > 2 else "normal" for _, speaker in said])
-    near = models.make("logistic", logisticregression__C=1.0).fit(
-        X - X.mean(axis=0), [each[0] for each in said]
-    )
+    heard, strength = [each[0] for each in said], ["strong" if each[1] > 2 else "normal" for each in said]
+    return {
+        "emotion": models.make("logistic", logisticregression__C=1.0).fit(X, heard),
+        "intensity": models.make("logistic").fit(X, strength),
+        "enrolled": models.make("logistic", logisticregression__C=1.0).fit(X - X.mean(axis=0), heard),
+    }, X
+
+
+def save_tiny(path: Path, **about):
+    """Save the small models, and return that of emotions with its features."""
+    small, X = fitted()
     settings = {"abstain_below": 0.5, "conformal": {"0.9": 0.8}, "created": "2020-01-01"}
     settings |= {"temperatures": {"emotion": 1.5, "intensity": 1.0, "enrolled": 1.2}}
-    fitted = {"emotion": model, "intensity": strong, "enrolled": near}
     known = {"typical": Typical.of(X), "speakers": Speakers(X.mean(axis=0), X.var(axis=0))}
-    bundle.save(fitted, path, config=config, **known, **settings | about)
-    return model, X
+    bundle.save(small, path, config=FeatureConfig("compact"), **known, **settings | about)
+    return small["emotion"], X
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +110,8 @@ def test_probabilities_by_name(tiny, emotion):
     assert answer["model"]["name"] == "tiny"
 
 
-def test_the_files_of_a_model(tmp_path):
+@pytest.mark.parametrize("name", ["majority", "xgboost"])
+def test_the_files_of_a_model(tmp_path, name):
     """In a folder that was not there; the booster's version is that of models that have one."""
     path = tmp_path / "new" / "folder" / "small.json"
     x, y = np.zeros((4, len(feature_names(FeatureConfig("compact"))))), ["calm", "happy"] * 2
@@ -115,13 +123,12 @@ def test_the_files_of_a_model(tmp_path):
         "created": "2020-01-01",
     }
     here = bundle.versions()
-    for name in ("majority", "xgboost"):
-        passport = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
-        booster = {bundle.BOOSTER} if name == "xgboost" else set()
-        assert passport["libraries"] == {k: here[k] for k in here.keys() - {bundle.BOOSTER} | booster}
-        assert path.read_text() == json.dumps(passport, indent=1) + "\n"
-        assert path.with_suffix(".pkl").read_bytes()[:2] == b"\x80\x05"  # every Python since 3.8 reads it
-        assert bundle.load(path).passport == passport
+    passport = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
+    booster = {bundle.BOOSTER} if name == "xgboost" else set()
+    assert passport["libraries"] == {k: here[k] for k in here.keys() - {bundle.BOOSTER} | booster}
+    assert path.read_text() == json.dumps(passport, indent=1) + "\n"
+    assert path.with_suffix(".pkl").read_bytes()[:2] == b"\x80\x05"  # every Python since 3.8 reads it
+    assert bundle.load(path).passport == passport
 
 
 def test_same_clip_from_path_bytes_and_file(tiny, tmp_path):
@@ -228,6 +235,14 @@ def test_distance_is_one_at_the_farthest_hundredth():
     assert np.mean(typical.distance(values) > 1) == pytest.approx(0.01, abs=0.002)
     assert typical.distance(values.mean(axis=0, keepdims=True)) == pytest.approx(0)
     assert typical.distance(values[:1] + np.array([0, 1e6, 0])) > 100
+
+
+def test_golden_clips_are_what_they_were():
+    """Every passport tells how they were heard; a processor may round a sample one step of 16 bits otherwise."""
+    heard = [soundfile.read(io.BytesIO(clip), dtype="int16") for clip in bundle.golden_clips()]
+    assert [(len(samples), rate) for samples, rate in heard] == [(96_000, 48_000)] * 3
+    made = [[17, 2217, -2763, 2867, 1], [33, 4918, 5698, -185, 2], [44, -981, -33, -748, 10]]
+    np.testing.assert_allclose([x[[1, 4_801, 24_003, 70_007, 95_999]] for x, _ in heard], made, atol=1)
 
 
 def test_golden_clips_tell_another_model(tiny):
@@ -352,39 +367,49 @@ def refusal(path: Path) -> str:
     return str(refused.value)
 
 
-def test_each_refusal_says_file_finding_and_remedy(tiny, tmp_path):
-    whole, pickled = json.loads(tiny.read_text()), tiny.with_suffix(".pkl")
-    missing = tmp_path / "none.json"
+def test_refused_files_are_named_with_the_remedy(tiny, tmp_path):
+    missing, whole = tmp_path / "none.json", json.loads(tiny.read_text())
     assert refusal(missing) == f"{missing}: no such file; {bundle.CHOOSE}"
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read (Is a directory); {bundle.CHOOSE}"
     tiny.write_text("[1]")
     assert refusal(tiny) == f"{tiny}: not a passport (it lacks {', '.join(bundle.REQUIRED)}); {bundle.CHOOSE}"
     tiny.write_text(json.dumps({name: value for name, value in whole.items() if name != "golden"}))
     assert refusal(tiny) == f"{tiny}: not a passport (it lacks golden); {bundle.CHOOSE}"
-    tiny.write_text(json.dumps(whole | {"feature_config": {}}))
+
+
+def test_refused_features_are_named_with_the_remedy(tiny):
+    kept = json.loads(tiny.read_text())["feature_config"]
+    edit(tiny, feature_config={})
     assert refusal(tiny) == f"{tiny}: its features are not those of this ser_lib ('audio'); {bundle.CHOOSE}"
-    tiny.write_text(json.dumps(whole | {"feature_hash": "0"}))
+    edit(tiny, feature_config=kept, feature_hash="0")
     assert refusal(tiny) == f"{tiny}: its features are not those of this ser_lib; {bundle.CHOOSE}"
-    other = {"numpy": "0.1", "scipy": "0.2", "cupy": "1"}
-    tiny.write_text(json.dumps(whole | {"libraries": bundle.versions() | other}))
+
+
+def test_refused_versions_are_named_with_the_remedy(tiny):
     here = bundle.versions()
+    edit(tiny, libraries=here | {"numpy": "0.1", "scipy": "0.2", "cupy": "1"})
     listed = f"numpy 0.1 (here {here['numpy']}), scipy 0.2 (here {here['scipy']}), cupy 1 (here None)"
     assert refusal(tiny) == f"{tiny}: made with {listed}; install requirements.lock or {bundle.RETRAIN}"
-    wrong = dict.fromkeys(whole["golden"][0], 2.0)
-    found = whole["golden"][0]
-    tiny.write_text(json.dumps(whole | {"golden": [wrong, *whole["golden"][1:]]}))
+
+
+def test_refused_golden_clips_are_named_with_the_remedy(tiny):
+    found, *others = json.loads(tiny.read_text())["golden"]
     label = next(iter(found))
+    edit(tiny, golden=[dict.fromkeys(found, 2.0), *others])
     assert refusal(tiny) == (
         f"tiny: a golden clip is {label} with {found[label]}, the passport says 2.0; "
         f"features or libraries differ; {bundle.RETRAIN}"
     )
-    tiny.write_text(json.dumps(whole | {"golden": [{"bored": 0.5}, *whole["golden"][1:]]}))
+    edit(tiny, golden=[{"bored": 0.5}, *others])
     assert "a golden clip is bored with None, the passport says 0.5;" in refusal(tiny)
-    tiny.write_text(json.dumps(whole | {"golden": whole["golden"][:2]}))
+    edit(tiny, golden=[found, others[0]])
     assert refusal(tiny) == f"tiny: its passport has 2 golden clips of 3; {bundle.RETRAIN}"
-    parts = pickle.dumps({"models": {}, "typical": {}})
+
+
+def test_refused_pickles_are_named_with_the_remedy(tiny):
+    pickled, parts = tiny.with_suffix(".pkl"), pickle.dumps({"models": {}, "typical": {}})
     pickled.write_bytes(parts)
-    tiny.write_text(json.dumps(whole | {"sha256": sha256(parts).hexdigest()}))
+    edit(tiny, sha256=sha256(parts).hexdigest())
     assert refusal(tiny) == f"{pickled}: 'speakers'; it is not loaded; {bundle.RETRAIN}"
     pickled.write_bytes(b"hello")
     found = sha256(b"hello").hexdigest()[:12]
@@ -392,7 +417,7 @@ def test_each_refusal_says_file_finding_and_remedy(tiny, tmp_path):
         f"{pickled}: SHA-256 {found}… is not the passport's; the file was altered and is not loaded; {bundle.RETRAIN}"
     )
     pickled.write_bytes(b"")
-    tiny.write_text(json.dumps(whole | {"sha256": sha256(b"").hexdigest()}))
+    edit(tiny, sha256=sha256(b"").hexdigest())
     assert (
         refusal(tiny) == f"{pickled}: not a pickle of a model (EOFError); it is not loaded; {bundle.RETRAIN}"
     )

@@ -36,7 +36,7 @@ def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
     return _with_features(table, values)
 
 
-def transductive_frames(table: pd.DataFrame, shape: tuple[int, int], by: str = "speaker") -> pd.DataFrame:
+def transductive_frames(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
     """As `transductive` for frames: each value within its speaker, over all frames, then on the scale of all speakers.
 
     Parameters
@@ -55,7 +55,7 @@ def transductive_frames(table: pd.DataFrame, shape: tuple[int, int], by: str = "
     held = guard.originals(table)
     whole = frames[held].reshape(-1, shape[1])
     values = np.empty_like(frames)
-    for rows in table.groupby(by).indices.values():
+    for rows in table.groupby("speaker").indices.values():
         own = frames[rows[held[rows]]].reshape(-1, shape[1])
         std = np.nanstd(own, axis=0)
         values[rows] = (frames[rows] - np.nanmean(own, axis=0)) / np.where(std > 0, std, 1)
@@ -103,6 +103,24 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     return _with_features(kept, values)
 
 
+def fewest_neutral(table: pd.DataFrame) -> int:
+    """The fewest neutral clips that a speaker has, twins counted once: more than are to be enrolled are needed.
+
+    Examples
+    --------
+    >>> fewest_neutral(pd.DataFrame({"clip_id": list("ab"), "speaker": "ann", "emotion": ["neutral", "happy"]}))
+    1
+    """
+    return int(_neutral(table)[1].min())
+
+
+def _neutral(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """The neutral originals, of twins one, and their number by speaker."""
+    neutral = table[guard.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
+    neutral = neutral[~guard.contents(neutral).duplicated()]
+    return neutral, neutral["speaker"].value_counts().reindex(table["speaker"].unique(), fill_value=0)
+
+
 def neutral_clips(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     """The rows of `n` neutral originals of each speaker, which `enrolled` draws at random.
 
@@ -117,9 +135,7 @@ def neutral_clips(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataF
     >>> sorted(neutral_clips(table, n=2)["clip_id"])
     ['a', 'c']
     """
-    neutral = table[guard.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
-    neutral = neutral[~guard.contents(neutral).duplicated()]
-    counts = neutral["speaker"].value_counts().reindex(table["speaker"].unique(), fill_value=0)
+    neutral, counts = _neutral(table)
     if n < 1 or counts.min() < n:
         raise CorpusError(
             f"speaker {counts.idxmin()} has {counts.min()} neutral clip(s), {n} are to be enrolled; "

@@ -181,7 +181,7 @@ def stream(
     name: str | None = None,
     seconds: float = 5.0,
 ) -> Iterator[np.ndarray]:
-    """Mono parts of a recording of any length at `config.sample_rate`, untrimmed, in little memory.
+    """Mono parts of a recording at `config.sample_rate`, untrimmed, in little memory.
 
     Raises
     ------

@@ -296,3 +296,4 @@ SPEEDS: tuple[Change, ...] = (Speed(0.88), Speed(1.12))
 
 # What the served model is trained with, beside the clips as they were recorded.
 TRAINING: tuple[Change, ...] = (*SPEEDS, Microphone())
+TUTORIALS: tuple[Change, ...] = (Noise(30), Pitch(1), Speed(1.1))  # by which they multiply clips

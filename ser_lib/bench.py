@@ -7,7 +7,6 @@ Everything is in seconds until it is written. Without RAVDESS the clips are synt
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -279,7 +278,7 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
             Path(path).read_bytes()  # so that the first turn reads them from memory as the others do
         found["corpus"] = [(n, child(extraction, source=str(source), n_jobs=n)) for n in turns]
         sizes = (100,) if quick else (1_000, 10_000, 100_000)
-        found["growth"] = [growth(n, source) for n in sizes] if importlib.util.find_spec("psutil") else []
+        found["growth"] = [growth(n, source) for n in sizes]
     wav = io.BytesIO()
     soundfile.write(wav, speech(0), 48_000, format="WAV", subtype="PCM_16")
     found["server"] = bench_server.measure(wav.getvalue(), model, posts)

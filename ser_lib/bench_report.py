@@ -104,8 +104,6 @@ def _growth_parts(runs: Sequence[dict[str, Any]]) -> list[str]:
         for run in runs
     ]
     text = "Clips of 0.4 s, all different, to their `compact` table, on all cores; memory is sampled."
-    if not runs:
-        return ["## A growing archive", "Left out: `pip install psutil`."]
     head = ("clips", "seconds", "peak of all processes, MiB", "of the one that writes, MiB")
     return ["## A growing archive", text, _table(head, rows)]
 
@@ -166,7 +164,7 @@ def _draw_growth(ax: Axes, runs: Sequence[dict[str, Any]], *, title: str) -> Non
     other = ax.twinx()
     memory = [run["peak_mib"] for run in runs]
     other.plot(clips, memory, "s--", color=MODEL_COLOURS["xgboost"], label="peak memory, MiB")
-    other.set_ylim(0, 1.5 * max(memory, default=1))
+    other.set_ylim(0, 1.5 * max(memory))
     other.grid(visible=False)
     ax.set(xlabel="clips", ylabel="seconds", title=title)
     other.set_ylabel("MiB")

@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import psutil
 from threadpoolctl import threadpool_limits
 
 from ser_lib import ROOT, bundle
@@ -112,18 +113,8 @@ def _many(pid: int, address: str, clip: bytes, n: int) -> dict[str, Any]:
         for _ in range(10):
             share = [(address, clip, max(1, n // 10 // CLIENTS))] * CLIENTS
             statuses += [status for part in pool.map(_ask, share) for status in part]
-            memory.append(_resident_mb(pid))
+            memory.append(psutil.Process(pid).memory_info().rss / 2**20)
     return {"statuses": {code: statuses.count(code) for code in sorted(set(statuses))}, "memory_mb": memory}
-
-
-def _resident_mb(pid: int) -> float:
-    """Of a process; nan where the system does not tell."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        return float("nan")
-    return next(
-        int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS")
-    )
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The model's card, written from its passport alone, so that no figure in it is typed by hand."""
+"""The model's card, written from its passport and what its notebook counted, so that no figure in it is typed by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ser_lib import naming
+from ser_lib.corpus import RAVDESS
 
 PROTOCOLS = {
     "actors5": "five folds by speaker (`actors5`): no test speaker was heard in training",
@@ -20,7 +21,6 @@ the report `06_stress_and_transfer` shows. Spontaneous speech and children were 
 ELSEWHERE = """These figures are for recordings like those of the training data, by other speakers. Another language, kind
 of speech, room or microphone was not tested and will be worse."""
 OWN = "a corpus of one's own, whose language, speech and recording the passport does not tell"
-RAVDESS = {"ravdess", "ravdess-song"}
 LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, from which it was trained"
 
 

@@ -238,7 +238,7 @@ def retrain(model: Path | None) -> None:
     "--out", type=click.Path(path_type=Path), help="folder of bench.md and bench.png [default: reports]"
 )
 @click.option("--clips", default=60, help="clips of the sample on which both sides take turns")
-@click.option("--model", type=click.Path(path_type=Path), help="a passport [default: models/ser.json]")
+@MODEL
 @click.option("--quick", is_flag=True, help="a few synthesised clips, once each: shows that it runs")
 def bench(out: Path | None, clips: int, model: Path | None, quick: bool) -> None:
     """Measure extraction, start and server against others; write bench.md and bench.png."""

@@ -29,6 +29,7 @@ CLIP_COLUMNS = (
 )  # fmt: skip
 FACTS = {"duration_s": float, "sample_rate": int, "channels": int, "audio_sha256": str}  # they need decoding
 SAME_SPEAKERS = {"ravdess-song": "ravdess"}  # the actors that speak also sing
+RAVDESS = {*SAME_SPEAKERS, "ravdess"}
 LEFT_OUT = f"left out by {LABELS}"
 LISTED = 10_000  # names read at a time; a row of a table is smaller than a dictionary
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm")

@@ -1,6 +1,6 @@
 """Whatever a user has to hand, decoded: samples as they are in the file, float32 of shape (n_samples, n_channels).
 
-soundfile (libsndfile) reads WAV, FLAC, OGG/Opus and MP3; PyAV (FFmpeg) reads the rest, among them
+soundfile (libsndfile) reads WAV, FLAC and MP3; PyAV (FFmpeg) reads the rest, among them OGG/Opus,
 M4A/AAC and the WebM that browsers record.
 """
 
@@ -17,7 +17,7 @@ from ser_lib.errors import AudioError
 
 Source = str | Path | bytes | BinaryIO
 
-MAX_S = 600.0  # seconds; longer recordings are for windowed prediction
+MAX_S = 600.0  # seconds
 UNKNOWN = 2**48  # samples; what libsndfile says of a stream that does not tell its length is more
 MAX_VALUES = 60_000_000  # samples times channels: ten minutes of 48 kHz stereo; a small file can claim more
 MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz

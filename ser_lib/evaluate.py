@@ -45,7 +45,7 @@ def seed_list(spec: str | int) -> list[int]:
 
 
 def model_list(spec: str) -> list[str]:
-    """`"mlp,xgboost"` as a list; `SerError` if a name is not one of `models.MODELS`.
+    """`"mlp,xgboost"` as a list; `SerError` if a name is not one of `models.MODELS` or `NETWORKS`.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def _fitted(job: Job, x: np.ndarray, y: np.ndarray, speakers: np.ndarray) -> Pip
     stops_early = {f"{name}__speakers": speakers[job.train]} if getattr(last, "held", 0) else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is the regulariser
-        warnings.filterwarnings("ignore", "n_quantiles|Got `batch_size`")  # fewer clips than either
+        warnings.filterwarnings("ignore", "Got `batch_size`")  # fewer clips than that
         return model.fit(x[job.train], y[job.train], **stops_early)
 
 

@@ -4,8 +4,8 @@ Three sets: `classic` (the field's tutorial set, 180 columns, equal to librosa's
 `compact` (105 columns) and `full` (the default: one STFT shared by all descriptors, several
 functionals each, and how the main ones move together). Values are float32 and finite for every clip that `audio.load` accepts.
 
-Two more hold the frames themselves, for `ser_lib.sequence`: `melpitch` and `mfcc`, one frame's values after
-another's, NaN after the end of the clip; what is longer is cut.
+Two more hold the frames themselves, for networks (`correlation`, `sequence`): `melpitch` and `mfcc`, one
+frame's values after another's, NaN after the end of the clip; what is longer is cut.
 """
 
 from __future__ import annotations

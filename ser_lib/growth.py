@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from ser_lib import audio, corpus, tables
 from ser_lib.features import FeatureConfig
@@ -20,14 +21,13 @@ RATE = 16_000  # hertz
 CONFIG = FeatureConfig("compact")
 
 
-def growth(n: int, folder: Path | None = None) -> dict[str, float]:
+def growth(n: int, folder: Path) -> dict[str, float]:
     """Extract an archive of `n` different short clips, in a process of its own with an empty cache.
 
     Parameters
     ----------
-    folder : Path, optional
-        Recordings (as `corpus.find_audio` finds them) whose beginnings are repeated at other levels;
-        without any, a synthesised voice.
+    folder : Path
+        Recordings whose beginnings are repeated at other levels.
 
     Returns
     -------
@@ -36,22 +36,16 @@ def growth(n: int, folder: Path | None = None) -> dict[str, float]:
         `own_mib` (of the one that writes the table).
     """
     with tempfile.TemporaryDirectory() as place:
-        _archive(Path(place), n, _voices(corpus.find_audio(folder)))
+        _archive(Path(place), n, _voices(folder))
         command = [sys.executable, "-m", "ser_lib.growth", place]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return {"clips": n, **json.loads(said)}
 
 
-def _voices(folder: Path | None) -> list[np.ndarray]:
+def _voices(folder: Path) -> list[np.ndarray]:
     """Waveforms of `CLIP_S` seconds, float32 of shape (n_samples,), with a peak of 1."""
-    if folder is None:
-        time = np.arange(int(CLIP_S * RATE)) / RATE
-        found = [
-            np.sign(np.sin(2 * np.pi * hertz * time)) * np.sin(9 * time) for hertz in range(100, 300, 10)
-        ]
-    else:
-        clips, _ = corpus.listing(folder)
-        found = [audio.load(path).samples[: int(CLIP_S * RATE)] for path in clips["path"][::50]]
+    clips, _ = corpus.listing(folder)
+    found = [audio.load(path).samples[: int(CLIP_S * RATE)] for path in clips["path"][::50]]
     return [(y / np.abs(y).max()).astype(np.float32) for y in found]
 
 
@@ -71,8 +65,6 @@ def _archive(folder: Path, n: int, voices: list[np.ndarray]) -> None:
 
 
 def _measure(folder: Path) -> dict[str, float]:
-    import psutil
-
     own, peaks, done = psutil.Process(), np.zeros(2), threading.Event()
 
     def watch() -> None:

@@ -3,7 +3,7 @@
 A clip table may hold altered copies of its clips, for training alone: rows whose `source_clip` is
 the `clip_id` of the original. Without that column, or where it is empty or the row's own `clip_id`,
 a row is an original. Clips whose decoded samples are equal (`audio_sha256`) are twins.
-`evaluate` sends every split that it trains and tests on through `check`.
+`splits` and `ladder` send every split through `check`, but those that leak by intent.
 """
 
 from __future__ import annotations

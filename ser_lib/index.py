@@ -56,7 +56,7 @@ def main_table(results: pd.DataFrame) -> str:
 
 
 def honest_table(out: Path = REPORTS) -> str:
-    """Markdown: who hears what of speakers never heard before. People, the served model, the honest rungs of 05."""
+    """Markdown: who hears what of speakers never heard before. People, the served model, the stack of 07, the honest rungs of 05."""
     folders = [out / run for run in ("04_choose_and_export", "05_leakage_audit")]
     if not all((folder / ledger.FILE).is_file() for folder in folders):
         return ""
@@ -136,7 +136,7 @@ def write(out: Path = REPORTS) -> None:
     text = [
         "# Reports",
         "UAR (unweighted average recall) over all test clips, mean over seeds, with a 95 % interval from "
-        "resampling speakers. Only the first protocol says what a new speaker will get; under the random "
+        "resampling speakers. Only unheard speakers tell what a new speaker will get; under the random "
         "split the same speakers are in training and test, and the figure is shown to be compared with. Run again, "
         "a notebook gives the same figures to the last digit; on another CPU, where features "
         "and fits differ in their last bits, means over seeds on unheard speakers are within 0.5 points and others within 3.5.",

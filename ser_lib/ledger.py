@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from ser_lib.errors import ReportError
 REPORTS = ROOT / "reports"
 RUNNING, FAILED = ".running", ".failed"
 FILE = "metrics.json"
+FOLDER_VARIABLE = "SER_REPORT_DIR"  # names the folder of the run that is under way
 LOCK = ".lock"  # held while a run takes its folder
 KEY = ("notebook", "parameters", "data", "code", "versions")  # a run with the same gives the same
 
@@ -68,6 +70,13 @@ def find(name: str, file: str, out: Path = REPORTS) -> Path:
     raise ReportError(
         f"{name}/{file}: no such report; make it with `python -m ser_lib reports --notebook {name[:2]}`"
     )
+
+
+def read_run(name: str) -> dict[str, Any]:
+    """The row of another run, beside this run's folder or in the committed reports: its notebook, parameters and data hash."""
+    beside = os.environ.get(FOLDER_VARIABLE)
+    found = find(name, FILE, Path(beside).parent if beside else REPORTS)
+    return read(found.parent)["run"]
 
 
 def changed(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> list[str] | None:

@@ -1,7 +1,7 @@
 """Named estimators. Everything that is fitted, scaling included, lives inside the pipeline.
 
-Each takes features of shape (n_clips, n_features) and emotion names, gives every emotion the same
-total weight, and answers `predict_proba` in the order of `classes_`.
+Each takes features of shape (n_clips, n_features) and emotion names, and answers `predict_proba` in the
+order of `classes_`. All but `mlp300` and `majority` give every emotion the same total weight.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NETWORKS = {
 }  # and their features; see `sequence`, `correlation`
 
 # What `nested.search` tries, by model: parameters of the pipeline that `make` returns. The defaults
-# below are what it chose most often over the outer folds of eight emotions (reports/03_eight_search-True).
+# below are what it chose most often over the outer folds of eight emotions (notebook 03 with `-p search=True`).
 SEARCH: dict[str, dict[str, list[float]]] = {
     "mlp": {
         "withinclasswhitening__shrinkage": [0.3, 0.5, 0.7],
@@ -217,8 +217,8 @@ def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:
     name : one of MODELS or NETWORKS
         ``mlp`` and ``xgboost``: the two that are compared. ``mlp300``: the field's usual network, one
         hidden layer of 300 ReLU units with Adam on standardised features. ``logistic`` and
-        ``majority``: the floor. ``whitened``: `WhitenedRegression` on ranks. Those of NETWORKS hear
-        frames, see `sequence`, `correlation`.
+        ``majority``: the floor. ``whitened``: `WhitenedRegression` on ranks. Those of NETWORKS need
+        PyTorch, see `sequence`, `correlation`.
     seed : int
         Of the weights' start and of all sampling.
     **parameters

@@ -20,13 +20,12 @@ def predictions(
     protocol: str = "actors5",
     seed: int = 0,
     inner: int = 10,
-    chosen: pd.DataFrame | None = None,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
     """For each outer fold, out-of-fold predictions of its training clips over inner folds of speakers.
 
     What is fitted on them for a fold (temperature, threshold, quantile) has seen training speakers alone.
-    The table has `outer`, the fold of `evaluate.out_of_fold`, beside `fold`, the inner one; `chosen` is as there.
+    The table has `outer`, the fold of `evaluate.out_of_fold`, beside `fold`, the inner one.
 
     Parameters
     ----------
@@ -42,10 +41,9 @@ def predictions(
     >>> found[found["outer"] == 0][["speaker", "predicted"]].to_numpy().tolist()
     [['cat', 'sad'], ['cat', 'happy'], ['ben', 'sad'], ['ben', 'happy']]
     """
-    parameters = evaluate.by_fold(chosen)
     outer = splits.sides(table, protocol, seed=seed)
     jobs = {
-        (fold, number): evaluate.Job(name, number, *rows, seed, parameters.get((name, fold), {}))
+        (fold, number): evaluate.Job(name, number, *rows, seed, {})
         for fold, (train, _) in outer.items()
         for number, rows in splits.inner_sides(table, train, inner).items()
     }

@@ -158,7 +158,6 @@ def plot_projection(
     *,
     palette: Mapping[str, str] | str,
     title: str,
-    legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """A point a clip at `points` (n_clips, 2), coloured by group.
@@ -173,18 +172,13 @@ def plot_projection(
     ax = axes(ax, 5, 4.5)
     sns.scatterplot(
         x=points[:, 0], y=points[:, 1], hue=groups.to_numpy(), palette=palette, s=12, linewidth=0,
-        alpha=0.8, legend="full" if legend else False, ax=ax,
+        alpha=0.8, legend="full", ax=ax,
     )  # fmt: skip
     ax.set(title=title, xticks=[], yticks=[], xlabel="", ylabel="")
-    if legend:
-        ax.legend(
-            frameon=False,
-            markerscale=1.6,
-            fontsize=8,
-            loc="upper left",
-            bbox_to_anchor=(1, 1),
-            ncols=2 if groups.nunique() > 12 else 1,
-        )
+    ax.legend(
+        frameon=False, markerscale=1.6, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1),
+        ncols=2 if groups.nunique() > 12 else 1,
+    )  # fmt: skip
     return ax
 
 

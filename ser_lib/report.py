@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -33,7 +32,6 @@ from ser_lib import ROOT, bundle, ledger, metrics, parameters, rows, tables
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.ledger import REPORTS
 
-FOLDER_VARIABLE = "SER_REPORT_DIR"
 LOOK_S = 0.5  # seconds between looks at the memory
 
 
@@ -54,13 +52,12 @@ class Report:
     """
 
     def __init__(self, notebook: str, namespace: dict[str, Any]):
-        warnings.filterwarnings("ignore", "IProgress not found")  # librosa's downloader asks for widgets
         for source in namespace.get("In", ()):
             if source.startswith("# Parameters\n"):  # the cell that papermill injects
                 parameters.check_names(notebook, list(parameters.assigned(source)))
         self.notebook = notebook
         self.parameters = {name: namespace[name] for name in parameters.defaults(notebook)}
-        self.folder = Path(os.environ.get(FOLDER_VARIABLE) or REPORTS / "interactive" / notebook)
+        self.folder = Path(os.environ.get(ledger.FOLDER_VARIABLE) or REPORTS / "interactive" / notebook)
         parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results: list[dict[str, Any]] = []
@@ -129,13 +126,6 @@ def data_hash(table: pd.DataFrame) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a table's rows and column names."""
     content = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()
     return sha256(content + "".join(table.columns).encode()).hexdigest()[:16]
-
-
-def read_run(name: str) -> dict[str, Any]:
-    """The row of another run, beside this run's folder or in the committed reports: its notebook, parameters and data hash."""
-    beside = os.environ.get(FOLDER_VARIABLE)
-    found = ledger.find(name, ledger.FILE, Path(beside).parent if beside else ledger.REPORTS)
-    return ledger.read(found.parent)["run"]
 
 
 # --- what a run is made of -------------------------------------------------------------------------
@@ -218,12 +208,17 @@ def execute(running: Path) -> None:
     try:
         with tempfile.TemporaryDirectory() as sockets:  # else those of kernels in one folder are the same
             ipc = {"transport": "ipc", "ip": str(Path(sockets, "kernel"))}
+            quiet = {
+                "extra_arguments": ["--log-level=CRITICAL"]
+            }  # its end is an interrupt, which it calls an error
             papermill.execute_notebook(
                 str(parameters.NOTEBOOKS / f"{row['notebook']}.ipynb"),
                 str(executed),
                 parameters={name: value for name, value in row["parameters"].items() if value != usual[name]},
                 progress_bar=sys.stderr.isatty(),
-                config=Config(KernelManager={"transport": "tcp"} if os.name == "nt" else ipc),
+                config=Config(
+                    KernelManager={"transport": "tcp"} if os.name == "nt" else ipc, NotebookClient=quiet
+                ),
             )
         ledger.update(running, peak_memory_mb=memory[0])
         page(executed, running.stem)

@@ -221,7 +221,7 @@ def execute(
 
 def _in_a_process(running: Path, processes: int | None) -> int:
     """Execute the run of a folder in a process of its own; its exit code."""
-    environment = {report.FOLDER_VARIABLE: str(running.resolve())}
+    environment = {ledger.FOLDER_VARIABLE: str(running.resolve())}
     if processes:
         environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
     log = running / "stderr.txt"

@@ -1,8 +1,8 @@
-"""Networks over the frames of a clip, as scikit-learn estimators. Needs PyTorch (`pip install 'ser_lib[deep]'`).
+"""Networks that tutorials publish, as scikit-learn estimators. Needs PyTorch (`pip install 'ser_lib[deep]'`).
 
-Rows are those of the feature sets in `features.FRAMES`. A network trains for a fixed number of steps on one
-thread, so that a seed gives the same network again; altered copies of clips among the rows widen what
-it draws from, at no more steps. What predicts is the running mean of its weights.
+`CNNBiLSTM` hears frames, rows of a set in `features.FRAMES`; `Dense` hears functionals. A network trains for a
+fixed number of steps on one thread, so that a seed gives the same network again; altered copies of clips among
+the rows widen what it draws from, at no more steps. What predicts is the running mean of its weights.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 
 from ser_lib import guard
+from ser_lib.corpus import RAVDESS
 from ser_lib.errors import CorpusError
 from ser_lib.tables import ABOUT
 
@@ -187,7 +188,7 @@ def _by_speaker(clips: pd.DataFrame, protocol: str) -> pd.Series:
         )
     if protocol == "loso":
         fold_of = {speaker: fold for fold, speaker in enumerate(speakers)}
-    elif set(clips.get("corpus", ["?"])) <= {"ravdess", "ravdess-song"} and set(speakers) <= set(PUBLISHED):
+    elif set(clips.get("corpus", ["?"])) <= RAVDESS and set(speakers) <= set(PUBLISHED):
         fold_of = PUBLISHED
     else:
         fold_of = _grouped(clips, 5)

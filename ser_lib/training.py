@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from ser_lib import adapt, altered, bundle, evaluate, guard, tables
+from ser_lib import adapt, altered, bundle, evaluate, guard, ledger, tables
 from ser_lib.corpus import emotion_list, find_audio, sources
 from ser_lib.errors import BundleError, CorpusError, ReportError
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.hearing import Typical
-from ser_lib.report import read_run
 
 COMPARISON = "03_mlp_vs_boosting"
 INTENSITIES = ("normal", "strong")
@@ -39,7 +38,7 @@ def settings(run: str, source: str) -> dict[str, Any]:
     >>> settings("03_eight", "")["protocol"]
     'actors5'
     """
-    row = read_run(run)
+    row = ledger.read_run(run)
     given = f"-p corpus={source} -p emotions=…" if source else "-p emotions=…"
     remedy = (
         f"make one with `python -m ser_lib reports --notebook 03 {given} --name mine` and give -p run=mine"

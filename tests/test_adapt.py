@@ -157,6 +157,17 @@ def test_copies_and_twins_of_enrolled_clips_are_left_out_too():
     assert len(found) == 2 * 6 * 3 * 4
 
 
+def test_the_fewest_neutral_clips_are_no_copies_or_twins():
+    table = voices()
+    one = table[table["emotion"] == "neutral"].groupby("speaker").head(1)
+    assert (
+        adapt.fewest_neutral(with_copies(pd.concat([table, one.assign(clip_id="twin of " + one["clip_id"])])))
+        == 4
+    )
+    assert adapt.fewest_neutral(table.drop(one.index[0])) == 3
+    assert adapt.fewest_neutral(table[table["emotion"] != "neutral"]) == 0
+
+
 @pytest.mark.parametrize("n", [0, 5])
 def test_too_few_neutral_clips_are_refused(n):
     with pytest.raises(

@@ -17,7 +17,7 @@ from ser_lib import calibration, evaluate, guard, metrics, models, nested, split
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.errors import ContaminationError, CorpusError, SerError
 
-pytestmark = pytest.mark.filterwarnings("ignore:n_quantiles", "ignore:Got .batch_size.")  # few clips
+pytestmark = pytest.mark.filterwarnings("ignore:Got .batch_size.")  # few clips
 
 SPEAKERS = [f"{actor:02d}" for actor in (1, 2, 3, 4, 5, 6, 10, 17)]  # of all five published folds
 
@@ -532,13 +532,6 @@ def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, 
     for i, note in enumerate(seen):
         assert set(note["train"]) <= set(outer[list(outer)[i // 3]][0])
         assert speakers_of(table, note["train"]).isdisjoint(speakers_of(table, note["asked"][0]))
-
-
-def test_inner_predictions_use_what_was_chosen_for_the_outer_fold(table, seen):
-    chosen = pd.DataFrame({"model": "mlp", "fold": range(5), "parameters": ['{"recorder__right": 0.1}'] * 5})
-    chosen.loc[1, "parameters"] = '{"recorder__right": 0.9}'
-    nested.predictions(table, "mlp", inner=2, chosen=chosen, n_jobs=1)
-    assert [note["right"] for note in seen] == [0.1] * 2 + [0.9] * 2 + [0.1] * 6
 
 
 def test_predictions_are_calibrated_by_their_inner_ones(table):

@@ -10,7 +10,6 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from ser_lib import growth, rows, tables
 from ser_lib.features import FeatureConfig, feature_names
@@ -54,10 +53,8 @@ def test_ten_times_the_rows_are_never_held():
     assert (large - small) / 4_500 < 300  # bytes a row: its line in the listing; the table has 3,700
 
 
-def test_growth_is_measured_in_a_process_of_its_own(monkeypatch):
-    pytest.importorskip("psutil")
-    monkeypatch.delenv("SER_RAVDESS_DIR", raising=False)
-    found = growth.growth(40)
+def test_growth_is_measured_in_a_process_of_its_own(tiny_corpus):
+    found = growth.growth(40, tiny_corpus)
     assert found["clips"] == 40
     assert found["seconds"] > 0
     assert 50 < found["own_mib"] <= found["peak_mib"] < 4_000

@@ -198,7 +198,7 @@ def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
 
 def test_what_a_notebook_records_is_in_its_folder(tmp_path, monkeypatch):
     folder, said = tmp_path / "mine", guesses(labels=FOUR, seeds=(1, 0))
-    monkeypatch.setenv(report.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setenv(ledger.FOLDER_VARIABLE, str(folder))
     record = report.Report("03_mlp_vs_boosting", parameters.defaults("03_mlp_vs_boosting"))
     said = said.assign(protocol="loso", model="mlp", p_calm=1 / 3)
     shown = record.add_scores(said, FOUR, feature_set="full")

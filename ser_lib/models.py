@@ -23,6 +23,7 @@ from ser_lib.errors import SerError
 
 MODELS = ("mlp", "xgboost", "mlp300", "logistic", "whitened", "majority")
 DETERMINISTIC = ("logistic", "whitened", "majority")  # the same with any seed
+ROWS = 128  # ranked at a time, so that what is in work stays in the cache
 RANK_LIMIT = 1e-7  # scikit-learn's bound of a rank before it becomes a normal deviate (about 5.2)
 NETWORKS = {
     "corrcnn": "melpitch",
@@ -69,28 +70,52 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X = np.asarray(X)
         self.n_features_in_ = X.shape[1]
         self.ranks_ = np.linspace(0, 1, min(self.n_quantiles, len(X)))
-        quantiles = np.quantile(X.astype(np.float64), self.ranks_, axis=0)
-        self.quantiles_ = np.maximum.accumulate(quantiles.astype(np.float32))
+        at = self.ranks_ * (len(X) - 1)
+        below, above = np.floor(at).astype(int), np.ceil(at).astype(int)
+        ordered = np.sort(
+            np.ascontiguousarray(X.T)
+        )  # several times as fast as np.quantile, with the same result
+        low, high = ordered[:, below].astype(np.float64), ordered[:, above].astype(np.float64)
+        quantiles = (low + (high - low) * (at - below)).astype(np.float32)
+        self.quantiles_ = np.ascontiguousarray(np.maximum.accumulate(quantiles, axis=1).T)
         return self
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         X = np.asarray(X)
+        ranks = np.empty(X.shape, X.dtype)
+        for start in range(0, len(X), ROWS):
+            ranks[start : start + ROWS] = self._rank(X[start : start + ROWS])
         limit = float(-ndtri(RANK_LIMIT))
-        return np.clip(
-            ndtri(np.stack([self._rank(x) for x in X.astype(np.float64)]).astype(X.dtype)), -limit, limit
-        )
+        return np.clip(ndtri(ranks), -limit, limit)
 
     def _rank(self, x: np.ndarray) -> np.ndarray:
         """From 0 to 1; a value that several quantiles share is halfway between the first and the last of them."""
-        last = len(self.ranks_) - 1
-        low, high = (self.quantiles_ < x).sum(axis=0), (self.quantiles_ <= x).sum(axis=0) - 1
-        tied = (self.ranks_[np.minimum(low, last)] + self.ranks_[np.maximum(high, 0)]) / 2
+        quantiles, ranks, last, column = (
+            self.quantiles_,
+            self.ranks_,
+            len(self.ranks_) - 1,
+            np.arange(x.shape[1]),
+        )
+        first, high = _count(quantiles, x, np.less), _count(quantiles, x, np.less_equal) - 1
+        tied = (ranks[np.minimum(first, last)] + ranks[np.maximum(high, 0)]) / 2
         left, right = np.clip(high, 0, last), np.clip(high + 1, 0, last)
-        below, above = (np.take_along_axis(self.quantiles_, at[None], 0)[0] for at in (left, right))
+        x = x.astype(np.float64)
+        below, above = quantiles[left, column], quantiles[right, column]
         step = np.where(above > below, above - below, 1)
-        between = self.ranks_[left] + (x - below) / step * (self.ranks_[right] - self.ranks_[left])
-        rank = np.where(low <= high, tied, between)
-        return np.where(x <= self.quantiles_[0], 0, np.where(x >= self.quantiles_[-1], 1, rank))
+        between = ranks[left] + (x - below) / step * (ranks[right] - ranks[left])
+        rank = np.where(first <= high, tied, between)
+        return np.where(x <= quantiles[0], 0, np.where(x >= quantiles[-1], 1, rank))
+
+
+def _count(ordered: np.ndarray, x: np.ndarray, compare: np.ufunc) -> np.ndarray:
+    """How many values of each sorted column are less (or equal); a binary search in all columns at once."""
+    n, columns = ordered.shape
+    flat, start = np.ascontiguousarray(ordered.T).ravel(), np.arange(columns) * n
+    found = np.zeros(x.shape, np.intp)
+    for step in 2 ** np.arange(n.bit_length())[::-1]:
+        further = np.minimum(found + step, n)
+        found = np.where(compare(flat[start + further - 1], x), further, found)
+    return found
 
 
 class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,18 @@ def _heard(job: Job, **arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return model.classes_, model.predict_proba(arrays["x"][job.test])
 
 
+def _same(job: Job) -> tuple[object, ...]:
+    """What two jobs with the same answers have in common: a deterministic model is fitted once for all seeds."""
+    seed = None if job.model in models.DETERMINISTIC else job.seed
+    return (
+        job.model,
+        seed,
+        json.dumps(job.parameters, sort_keys=True),
+        job.train.tobytes(),
+        job.test.tobytes(),
+    )
+
+
 def fit(table: pd.DataFrame, job: Job) -> Pipeline:
     """The model of a job, trained on its rows of the table.
 
@@ -135,9 +147,14 @@ def predictions(
         folder = keep / code_hash("models", "sequence", "correlation")
         # memory maps: processes are given large arrays as such, which are to count as arrays
         work = Memory(folder, mmap_mode="r", verbose=0).cache(_heard)
-    parts = parallel(partial(work, **_arrays(table)), jobs, n_jobs=n_jobs, what=what)
+    once: dict[tuple[object, ...], Job] = {}
+    for job in jobs:
+        once.setdefault(_same(job), job)
+    done = parallel(partial(work, **_arrays(table)), once.values(), n_jobs=n_jobs, what=what)
+    parts = dict(zip(once, done, strict=True))
     clips, found = table[["clip_id", "speaker", "emotion"]], []
-    for job, (classes, p) in zip(jobs, parts, strict=True):
+    for job in jobs:
+        classes, p = parts[_same(job)]
         scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
         said = {"model": job.model, "seed": job.seed, "predicted": classes[p.argmax(axis=1)]}
         about = clips.iloc[job.test].reset_index(drop=True).assign(protocol=protocol, fold=job.fold, **said)
@@ -179,6 +196,7 @@ def out_of_fold(
     protocol: str = "actors5",
     seeds: Sequence[int] = (0,),
     chosen: pd.DataFrame | None = None,
+    only: Mapping[str, Collection[int]] | None = None,
     guarded: bool = True,
     keep: Path | None = None,
     n_jobs: int = -1,
@@ -195,6 +213,8 @@ def out_of_fold(
         One run of every model a seed; under the random protocol the split changes as well.
     chosen : DataFrame, optional
         What `nested.search` returned for this protocol and the first seed: each fold's own parameters.
+    only : mapping of str to collection of int, optional
+        For these models, the folds that are wanted; the others get all.
     guarded : bool
         As `splits.sides`.
     keep : Path, optional
@@ -215,6 +235,7 @@ def out_of_fold(
         for name in names
         for seed in seeds
         for fold, (train, test) in folds[seed].items()
+        if fold in (only or {}).get(name, folds[seed])
     ]
     return stacked(predictions(table, jobs, protocol, n_jobs=n_jobs, what=f"{protocol} folds", keep=keep))
 

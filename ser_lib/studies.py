@@ -20,12 +20,19 @@ def learning_curve(
     names: Iterable[str],
     emotions: Sequence[str],
     *,
+    whole: pd.DataFrame | None = None,
     protocol: str = "actors5",
     shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
     seed: int = 0,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
     """UAR on unheard speakers when only a share of the training speakers is used.
+
+    Parameters
+    ----------
+    whole : DataFrame, optional
+        What `evaluate.out_of_fold` returned for these models, protocol and seed: the end of the curve, which is
+        not fitted again then.
 
     Returns
     -------
@@ -44,18 +51,21 @@ def learning_curve(
     speakers = table["speaker"].to_numpy()
     rng = np.random.default_rng(seed)
     order = {fold: rng.permutation(np.unique(speakers[train])) for fold, (train, _) in outer.items()}
-    jobs = []
+    jobs, parts = [], []
     for share in shares:
         for fold, (train, test) in outer.items():
             heard = order[fold][: max(2, round(share * len(order[fold])))]
+            if whole is not None and share == 1:
+                rows = whole[whole["model"].isin(names) & (whole["seed"] == seed) & (whole["fold"] == fold)]
+                parts.append(rows.assign(share=share, heard=len(heard)))
+                continue
             part = train[np.isin(speakers[train], heard)]
             jobs += [(share, len(heard), Job(name, fold, part, test, seed)) for name in names]
-    parts = evaluate.predictions(
+    fitted = evaluate.predictions(
         table, [job for *_, job in jobs], protocol, n_jobs=n_jobs, what="learning curve"
     )
-    said = evaluate.stacked(
-        [part.assign(share=share, heard=heard) for part, (share, heard, _) in zip(parts, jobs, strict=True)]
-    )
+    by_job = zip(fitted, jobs, strict=True)
+    said = evaluate.stacked([part.assign(share=share, heard=n) for part, (share, n, _) in by_job] + parts)
     rows = []
     for (name, _), part in said.groupby(["model", "share"], sort=False):
         value, low, high = metrics.score(part, emotions)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
@@ -369,6 +369,33 @@ def test_the_end_of_the_curve_is_the_whole_training_set(table):
     curve = studies.learning_curve(table, ["logistic"], FOUR, shares=(0.5, 1.0), n_jobs=1)
     whole = metrics.score(evaluate.out_of_fold(table, ["logistic"], n_jobs=1), FOUR)
     assert_allclose(curve[["value", "low", "high"]].iloc[-1], whole, atol=1e-9)
+
+
+def test_the_end_of_the_curve_is_not_fitted_again(table, seen):
+    whole = evaluate.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
+    about = {"shares": (0.5, 1.0), "seed": 4, "n_jobs": 1}
+    seen.clear()
+    curve = studies.learning_curve(table, ["mlp"], FOUR, whole=whole, **about)
+    assert len(seen) == 5
+    assert_frame_equal(curve, studies.learning_curve(table, ["mlp"], FOUR, **about))
+
+
+def test_what_would_answer_the_same_is_fitted_once(table, seen):
+    found = evaluate.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
+    assert len(seen) == 2 * 5 + 5  # logistic regression is the same with any seed
+    assert set(found.groupby(["model", "seed"]).size()) == {len(table)}
+    alike = found[found["model"] == "logistic"].set_index(["clip_id", "seed"])["p_happy"].unstack()
+    assert_array_equal(alike[3], alike[4])
+
+
+def test_only_the_folds_that_are_wanted_are_fitted(table, seen):
+    found = evaluate.out_of_fold(table, ["mlp", "logistic"], only={"mlp": [1, 3]}, n_jobs=1)
+    assert len(seen) == 2 + 5
+    assert set(found.loc[found["model"] == "mlp", "fold"]) == {1, 3}
+    seen.clear()
+    inner = nested.predictions(table, "mlp", inner=2, only=[4], n_jobs=1)
+    assert len(seen) == 2
+    assert set(inner["outer"]) == {4}
 
 
 def test_the_curve_hears_training_speakers_alone(table, seen):

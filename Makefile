@@ -1,61 +1,88 @@
-# Every target makes its own .venv first; nothing else is needed than python3 (3.11 or newer) and make.
+# Every target makes its own .venv first, with no more in it than the target needs; python3 (3.11 or newer) and make are enough.
 PYTHON ?= python3
 RUN := .venv/bin/python -m
-READY := .venv/.ready
+# uv installs the same files several times as fast
+ifneq ($(shell command -v uv),)
+INSTALL := uv pip install --quiet --python .venv/bin/python
+else
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check
+endif
+# A lock is complete: with --no-deps nothing beside it is looked for, so a new release of anything changes nothing.
+LOCKED = $(INSTALL) --no-deps --require-hashes --requirement
+# What is installed, each with what stands before it.
+SERVE := .venv/.serve
+NOTEBOOKS := .venv/.notebooks
+TESTS := .venv/.tests
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test lint mutants serve lab data bench lock clean
+.PHONY: help serve predict reports lab data test test-all lint mutants bench lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-$(READY): requirements.lock pyproject.toml
+$(SERVE): requirements-serve.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.version.split()[0]} was found; try: make PYTHON=python3.12")'
+	@echo "Installing what predicting needs into .venv"
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(LOCKED) requirements-serve.lock
 	@touch $@
 
-reports: $(READY)  ## run the notebooks that changed and rebuild reports/ (ARGS="--force")
+$(NOTEBOOKS): requirements-notebooks.lock pyproject.toml $(SERVE)
+	@echo "Installing what the notebooks need into .venv"
+	$(LOCKED) requirements-notebooks.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TESTS): requirements-test.lock $(NOTEBOOKS)
+	@echo "Installing what the tests need into .venv"
+	$(LOCKED) requirements-test.lock
+	@touch $@
+
+serve: $(SERVE)  ## the prediction server with its page, http://localhost:8000 (ARGS="--port 8001")
+	.venv/bin/python serve.py $(ARGS)
+
+predict: $(SERVE)  ## the emotion of a recording or of a folder of them: make predict FILE=clip.wav
+	@test -n "$(FILE)" || { echo "which recording? make predict FILE=clip.wav"; exit 2; }
+	@$(RUN) ser_lib predict $(ARGS) -- "$(FILE)"
+
+reports: $(NOTEBOOKS)  ## run the notebooks that changed and rebuild reports/ (ARGS="--force")
 	$(RUN) ser_lib reports $(ARGS)
 
-test: $(READY)  ## run the tests (ARGS="-k audio")
+test: $(TESTS)  ## run the tests (ARGS="-k audio")
 	$(RUN) pytest $(ARGS)
 
-lint: $(READY)  ## ruff (lint, docstrings, format), mypy and codespell
+lint: $(TESTS)  ## ruff (lint, docstrings, format), mypy and codespell
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) codespell_lib
 
 mutants: export OMP_THREAD_LIMIT := 1  # xgboost in a forked process would wait for threads that are not there
-mutants: $(READY)  ## does each change of a line fail a test? (ARGS="ser_lib.splits*"); those that survive are explained
+mutants: $(TESTS)  ## does each change of a line fail a test? (ARGS="ser_lib.splits*"); those that survive are explained
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	$(RUN) mutmut run $(ARGS)
 	$(RUN) mutmut results > mutants/results
 	@! cut -d' ' -f1 tests/survivors.txt | grep -vFf - mutants/results | grep -E ': (survived|no tests)$$'
 
-serve: $(READY)  ## the prediction server, http://localhost:8000
-	.venv/bin/python serve.py $(ARGS)
-
-lab: $(READY)  ## JupyterLab with the first notebook open
+lab: $(NOTEBOOKS)  ## JupyterLab with the first notebook open
 	$(RUN) jupyterlab --ServerApp.root_dir=. notebooks/01_eda.ipynb $(ARGS)
 
-data: $(READY)  ## download RAVDESS speech (208 MB) into data/ravdess
+data: $(NOTEBOOKS)  ## download RAVDESS speech (208 MB) into data/ravdess
 	$(RUN) ser_lib data $(ARGS)
 
-bench: $(READY)  ## how long things take: reports/bench.md (ARGS="--quick --out folder")
+bench: $(NOTEBOOKS)  ## how long things take: reports/bench.md (ARGS="--quick --out folder")
 	$(RUN) ser_lib bench $(ARGS)
 
-COMPILE := uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --no-header --no-annotate --python-version 3.11
+COMPILE := uv pip compile --quiet --universal --fork-strategy fewest --no-strip-extras --generate-hashes --no-header --no-annotate --python-version 3.11
 
-lock:  ## resolve requirements.lock and requirements-serve.lock anew (needs uv)
-	{ echo '# Exact versions with hashes, one set for Python 3.11 to 3.13. Made by `make lock`; environment.yml installs the same file.'; \
-	$(COMPILE) --extra dev pyproject.toml; } > requirements.lock.new
-	{ echo '# Of requirements.lock what serve.py needs. Made by `make lock`; the Dockerfile installs it.'; \
-	$(COMPILE) --constraint requirements.lock.new --group serve; } > requirements-serve.lock.new
-	mv requirements.lock.new requirements.lock
-	mv requirements-serve.lock.new requirements-serve.lock
+lock:  ## resolve the three lock files anew (needs uv)
+	{ echo '# What `make test` needs, exact versions with hashes for Python 3.11 to 3.15. Made by `make lock`.'; \
+	$(COMPILE) --extra dev --group build pyproject.toml; } > requirements-test.lock.new
+	{ echo '# Of requirements-test.lock what the notebooks need; environment.yml installs it too. Made by `make lock`.'; \
+	$(COMPILE) --extra notebooks --group build --constraint requirements-test.lock.new pyproject.toml; } > requirements-notebooks.lock.new
+	{ echo '# Of requirements-test.lock what predicting and serving needs; the Dockerfile installs it too. Made by `make lock`.'; \
+	$(COMPILE) --constraint requirements-test.lock.new pyproject.toml; } > requirements-serve.lock.new
+	for name in serve notebooks test; do mv requirements-$$name.lock.new requirements-$$name.lock; done
 
 clean:  ## remove the environment and the feature cache
 	rm -rf .venv data/cache

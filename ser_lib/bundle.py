@@ -13,7 +13,6 @@ import io
 import json
 import pickle
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ from ser_lib.audio import AudioConfig
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.hearing import Bundle, Speakers, Typical
+from ser_lib.versions import BOOSTER, versions
 
 DEFAULT = ROOT / "models" / "ser.json"
-BOOSTER = "xgboost-cpu"
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "soxr", BOOSTER)
 REQUIRED = (
     "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "golden", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
@@ -102,17 +100,6 @@ def check(model: Bundle) -> None:
                     f"{name}: a golden clip is {label} with {found.get(label)}, the passport says {p}; "
                     f"features or libraries differ; {RETRAIN}"
                 )
-
-
-def versions() -> dict[str, str]:
-    """The installed versions of the libraries that a pickle depends on."""
-    found = {"ser_lib": __version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def save(

@@ -28,9 +28,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, bundle, ledger, metrics, parameters, rows, tables
+from ser_lib import ROOT, ledger, metrics, parameters, reach, rows, tables
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.ledger import REPORTS
+from ser_lib.versions import versions
 
 LOOK_S = 0.5  # seconds between looks at the memory
 
@@ -148,7 +149,7 @@ def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict[
         "parameters": values,
         "commit": commit,
         "uncommitted_changes": dirty,
-        "versions": bundle.versions(),
+        "versions": versions(),
         "data": _data(notebook, values, out),
         "code": _code(notebook),
     }
@@ -174,10 +175,12 @@ def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
 
 
 def _code(notebook: str) -> str:
-    """Hash of the sources of ser_lib and of the notebook's cells."""
-    own = rows.code_hash(*sorted(path.stem for path in Path(__file__).parent.glob("*.py")))
+    """Hash of the notebook's cells and of the modules of ser_lib that they reach."""
     cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
-    return sha256((own + "\0".join("".join(cell["source"]) for cell in cells)).encode()).hexdigest()[:16]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    found = sha256(b"".join(path.read_bytes() for path in reach.modules(code).values()))
+    found.update("\0".join("".join(cell["source"]) for cell in cells).encode())
+    return found.hexdigest()[:16]
 
 
 def git_state() -> tuple[str | None, bool | None]:

@@ -127,7 +127,7 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     assert key()[2] != second[2]
     given["emotions"] = "four"
     assert key()[1] != first[1]
-    monkeypatch.setattr(report.rows, "code_hash", lambda *modules: "other")
+    monkeypatch.setattr(report.reach, "modules", lambda sources: {})
     assert key()[3] != first[3]
     with pytest.raises(CorpusError, match="no such folder"):
         report.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)

@@ -8,6 +8,7 @@ can run code, it is read only if its hash is the passport's, and then only names
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -130,7 +131,7 @@ def save(
     conformal : dict of float
         From `decisions.conformal_threshold`, by level ("0.9").
     created : str
-        The date, ISO 8601.
+        The date, ISO 8601; where the very same model is there already, its own date stays.
     speakers : Speakers, optional
         What ``enrolled`` needs.
     **about
@@ -160,6 +161,10 @@ def save(
     }
     fresh = Bundle(models, passport, config, typical)
     passport["golden"] = [fresh.predict(clip)["probabilities"] for clip in golden_clips()]
+    with contextlib.suppress(BundleError):  # there is none yet, or another
+        before = read_passport(path)
+        if before | {"created": created} == json.loads(json.dumps(passport)):
+            passport["created"] = before["created"]
     path.with_suffix(".pkl").write_bytes(content)
     path.write_text(json.dumps(passport, indent=1) + "\n")
     return passport

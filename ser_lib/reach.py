@@ -37,7 +37,7 @@ def modules(sources: Sequence[str], package: Path = PACKAGE) -> dict[str, Path]:
             if parts[0] == package.name and name not in found and path.is_file():
                 found[name] = path
                 inside = name if place.is_dir() else name.rpartition(".")[0]
-                waiting += _imported(path.read_text(), inside, package)
+                waiting += _imported(path.read_text(encoding="utf-8"), inside, package)
     return dict(sorted(found.items()))
 
 

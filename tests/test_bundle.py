@@ -423,6 +423,19 @@ def test_refused_pickles_are_named_with_the_remedy(tiny):
     )
 
 
+def test_the_same_model_keeps_its_date(tmp_path):
+    path = tmp_path / "tiny.json"
+    save_tiny(path, licence="CC0")
+    before = path.read_bytes(), path.with_suffix(".pkl").read_bytes()
+    save_tiny(path, licence="CC0", created="2021-02-03")
+    assert (path.read_bytes(), path.with_suffix(".pkl").read_bytes()) == before
+    save_tiny(path, licence="CC BY", created="2021-02-03")
+    assert bundle.read_passport(path)["created"] == "2021-02-03"
+    path.write_text("{}")
+    save_tiny(path, created="2022-02-03")
+    assert bundle.read_passport(path)["created"] == "2022-02-03"
+
+
 def test_a_library_that_is_not_there_is_absent(monkeypatch):
     monkeypatch.setattr(versions, "LIBRARIES", ("numpy", "no-such-library"))
     assert versions.versions() == {

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from ser_lib import ROOT, parameters, reach, report, reruns
+from ser_lib import ROOT, parameters, provenance, reach, reruns
 
 NOTEBOOKS = sorted({run.notebook for run in reruns.RUNS})
 TREE = {
@@ -73,7 +73,7 @@ def edited(tmp_path, monkeypatch):
         for name in names:
             (path,) = (tmp_path / "ser_lib").rglob(f"{name}.py")
             path.write_text(path.read_text() + "\n# edited\n")
-        return {notebook: report._code(notebook) for notebook in NOTEBOOKS}
+        return {notebook: provenance.code(notebook) for notebook in NOTEBOOKS}
 
     return codes
 
@@ -89,12 +89,12 @@ def test_an_edit_changes_the_code_of_the_notebooks_that_reach_it(edited):
 
 
 def test_an_edit_of_a_cell_changes_the_code(tmp_path, monkeypatch):
-    before = report._code("01_eda")
+    before = provenance.code("01_eda")
     notebook = json.loads((parameters.NOTEBOOKS / "01_eda.ipynb").read_text())
     notebook["cells"][0]["source"] += ["More."]
     (tmp_path / "01_eda.ipynb").write_text(json.dumps(notebook))
     monkeypatch.setattr(parameters, "NOTEBOOKS", tmp_path)
-    assert report._code("01_eda") != before
+    assert provenance.code("01_eda") != before
 
 
 def test_no_notebook_reaches_what_serves_or_measures():

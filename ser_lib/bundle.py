@@ -8,12 +8,12 @@ can run code, it is read only if its hash is the passport's, and then only names
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import pickle
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,9 @@ from ser_lib.audio import AudioConfig
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.hearing import Bundle, Speakers, Typical
+from ser_lib.versions import BOOSTER, versions
 
 DEFAULT = ROOT / "models" / "ser.json"
-BOOSTER = "xgboost-cpu"
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "soxr", BOOSTER)
 REQUIRED = (
     "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "golden", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
@@ -104,17 +103,6 @@ def check(model: Bundle) -> None:
                 )
 
 
-def versions() -> dict[str, str]:
-    """The installed versions of the libraries that a pickle depends on."""
-    found = {"ser_lib": __version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
 def save(
     models: dict[str, Any],
     path: Path,
@@ -143,7 +131,7 @@ def save(
     conformal : dict of float
         From `decisions.conformal_threshold`, by level ("0.9").
     created : str
-        The date, ISO 8601.
+        The date, ISO 8601; where the very same model is there already, its own date stays.
     speakers : Speakers, optional
         What ``enrolled`` needs.
     **about
@@ -173,6 +161,10 @@ def save(
     }
     fresh = Bundle(models, passport, config, typical)
     passport["golden"] = [fresh.predict(clip)["probabilities"] for clip in golden_clips()]
+    with contextlib.suppress(BundleError):  # there is none yet, or another
+        before = read_passport(path)
+        if before | {"created": created} == json.loads(json.dumps(passport)):
+            passport["created"] = before["created"]
     path.with_suffix(".pkl").write_bytes(content)
     path.write_text(json.dumps(passport, indent=1) + "\n")
     return passport

@@ -1,7 +1,8 @@
 """The run ledger. Every run's folder holds its own row, so runs at the same time share no file.
 
 The row is the part `run` of the folder's metrics.json. It is written when a run starts (`<run>.running`), filled by
-the notebook (`report.Report.save`) and finished at the end (`<run>`, or `<run>.failed`).
+the notebook (`report.Report.save`) and finished at the end (`<run>`, or `<run>.failed`). A run that found the same as the
+report in its place leaves that as it is and notes its own `KEY` in a file beside it, which git ignores.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,15 @@ RUNNING, FAILED = ".running", ".failed"
 FILE = "metrics.json"
 FOLDER_VARIABLE = "SER_REPORT_DIR"  # names the folder of the run that is under way
 LOCK = ".lock"  # held while a run takes its folder
-KEY = ("notebook", "parameters", "data", "code", "versions")  # a run with the same gives the same
+CONFIRMED = ".confirmed.json"  # what the latest run was made of that found the same
+KEY = (
+    "notebook",
+    "parameters",
+    "data",
+    "recordings",
+    "code",
+    "versions",
+)  # a run with the same gives the same
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -80,9 +90,60 @@ def read_run(name: str) -> dict[str, Any]:
 
 
 def changed(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> list[str] | None:
-    """The `KEY` columns in which the run that is done differs from `row`; None where there is none."""
-    done = next((one for one in runs(out) if one["name"] == name and one["status"] == "done"), None)
-    return None if done is None else [column for column in KEY if done.get(column) != row[column]]
+    """The `KEY` columns in which the run that is done differs from `row`; None where there is none.
+
+    Recordings that are not here are no difference.
+    """
+    done = _done(name, out)
+    if done is None:
+        return None
+    found = [_differ(made, row) for made in (_confirmed(out / name), done) if made]
+    return [] if [] in found else found[0]
+
+
+def _differ(made: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    here = {name: told for name, told in made.get("recordings", {}).items() if name in row["recordings"]}
+    return [column for column in KEY if (dict(made) | {"recordings": here}).get(column) != row[column]]
+
+
+def lacking(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> list[str]:
+    """The CORPUS parameters of whose recordings the report of a run was made, where `row` has none of them."""
+    done = _done(name, out)
+    if done is None or done["parameters"] != row["parameters"]:
+        return []
+    return [parameter for parameter in done.get("recordings", {}) if parameter not in row["recordings"]]
+
+
+def _done(name: str, out: Path) -> dict[str, Any] | None:
+    return next((one for one in runs(out) if one["name"] == name and one["status"] == "done"), None)
+
+
+def confirm(running: Path) -> Path:
+    """Leave the report that is in the place of a run, since the run found the same, and return it.
+
+    What git does not carry (a feature table) is added where it is not there.
+    """
+    place, row = running.with_suffix(""), read(running)["run"]
+    note = {name: row[name] for name in KEY} | {"of": _hash(place)}
+    (place / CONFIRMED).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    for path in running.iterdir():
+        if not (place / path.name).exists():
+            path.rename(place / path.name)
+    shutil.rmtree(running)
+    return place
+
+
+def _confirmed(folder: Path) -> dict[str, Any]:
+    """What was noted of the report that is there now; that of another, as of before a `git pull`, does not count."""
+    try:
+        note = json.loads((folder / CONFIRMED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if note["of"] == _hash(folder) else {}
+
+
+def _hash(folder: Path) -> str:
+    return sha256((folder / FILE).read_bytes()).hexdigest()[:16]
 
 
 def start(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> Path | None:

@@ -1,4 +1,4 @@
-"""One run of a notebook: what it is made of, its execution, and the folder that it leaves.
+"""One run of a notebook: its record, its execution, and the folder that it leaves.
 
 Runs started by `python -m ser_lib reports` are told their folder; a notebook run by hand writes to
 `reports/interactive/<notebook>`, so that exploring never changes the committed reports.
@@ -12,25 +12,26 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import psutil
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, bundle, ledger, metrics, parameters, rows, tables
+from ser_lib import ROOT, display, ledger, metrics, parameters
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.ledger import REPORTS
+from ser_lib.provenance import about
 
 LOOK_S = 0.5  # seconds between looks at the memory
 
@@ -61,6 +62,7 @@ class Report:
         parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results: list[dict[str, Any]] = []
+        self.kept: list[str] = []  # figures of an earlier run
 
     @property
     def model_path(self) -> Path:
@@ -97,10 +99,33 @@ class Report:
                 )  # fmt: skip
         return pd.DataFrame(self.results[start:])
 
+    def keep(self, *figures: str) -> HTML:
+        """Take over figures of recordings that are not here from the last report of the same parameters, to be shown."""
+        before = self.folder.with_suffix("")
+        try:
+            fits = ledger.read(before)["run"]["parameters"] == self.parameters
+        except (OSError, ValueError, KeyError):  # there is none
+            fits = False
+        kept = [name for name in figures if fits and (before / f"{name}.webp").is_file()]
+        parts = []
+        for name in kept:
+            content = (before / f"{name}.webp").read_bytes()
+            (self.folder / f"{name}.webp").write_bytes(content)
+            source = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+            alt = f"Figure {name.replace('_', ' ')}: from an earlier run"
+            parts.append(f'<figure><button type="button"><img src="{source}" alt="{alt}"></button></figure>')
+        self.kept += kept
+        told = f"Made from recordings in an earlier run: {', '.join(kept)}." if kept else ""
+        if left := [name for name in figures if name not in kept]:
+            told += f" Left out: {', '.join(left)}."
+        more = "Run <code>make data</code>, then this notebook again."
+        return HTML(f'<p class="kept"><strong>{told.strip()}</strong> {more}</p>{"".join(parts)}')
+
     def save(self, table: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
         """Write metrics.json and, if given, predictions.parquet, its probabilities to three decimals."""
         row = ledger.begun(self.folder) or about(self.notebook, self.parameters, self.folder.parent)
         row |= {"data_hash": data_hash(table), "clips": len(table)}
+        row |= {"from_an_earlier_run": ", ".join(self.kept)} if self.kept else {}
         ledger.write(self.folder, row, self.results)
         if predictions is not None:
             predictions.round(3).to_parquet(
@@ -113,7 +138,7 @@ def webp(png: bytes) -> bytes:
     small = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
         few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).convert("RGB")
-        few.save(small, "webp", lossless=True, quality=100, method=6)
+        few.save(small, "webp", lossless=True, quality=90)  # 100 takes fifty times as long for 2.5 %
     return small.getvalue()
 
 
@@ -128,69 +153,6 @@ def data_hash(table: pd.DataFrame) -> str:
     return sha256(content + "".join(table.columns).encode()).hexdigest()[:16]
 
 
-# --- what a run is made of -------------------------------------------------------------------------
-
-
-def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict[str, Any]:
-    """The row of a run before it starts; one with the same `ledger.KEY` columns would give the same.
-
-    Raises
-    ------
-    CorpusError
-        A corpus that is not there.
-    ReportError
-        The run that this one reads is not there.
-    """
-    values = parameters.defaults(notebook) | dict(given)
-    commit, dirty = git_state()
-    return {
-        "notebook": notebook,
-        "parameters": values,
-        "commit": commit,
-        "uncommitted_changes": dirty,
-        "versions": bundle.versions(),
-        "data": _data(notebook, values, out),
-        "code": _code(notebook),
-    }
-
-
-def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
-    """Hash of what a run reads: shipped tables, names, sizes and times of recordings, results of another run."""
-    found = sha256(b"".join(path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)))
-    for name, one in parameters.read(notebook).items():
-        if one.kind == "CORPUS":
-            named = values[name] or ("" if name == "corpus" else os.environ.get("SER_EMODB_DIR", ""))
-            table = parameters.clips(named) if named or name == "corpus" else None
-            if table is not None:
-                paths = [os.path.abspath(path) for path in table["path"]]
-                common = os.path.commonpath(paths)
-                stamps = [(os.path.relpath(path, common), *rows.stamp(path)) for path in paths]
-                found.update(json.dumps([stamps, table.drop(columns="path").to_csv()]).encode())
-        elif one.kind == "RUN":
-            other = ledger.read(ledger.find(values[name], ledger.FILE, out).parent)
-            about_it = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
-            found.update(json.dumps(about_it).encode())
-    return found.hexdigest()[:16]
-
-
-def _code(notebook: str) -> str:
-    """Hash of the sources of ser_lib and of the notebook's cells."""
-    own = rows.code_hash(*sorted(path.stem for path in Path(__file__).parent.glob("*.py")))
-    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
-    return sha256((own + "\0".join("".join(cell["source"]) for cell in cells)).encode()).hexdigest()[:16]
-
-
-def git_state() -> tuple[str | None, bool | None]:
-    """The commit that is checked out and whether files differ from it; None outside a checkout."""
-    questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
-    commands = [["git", "-C", str(ROOT), *question] for question in questions]
-    try:
-        told = [subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands]
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-    return told[0].strip(), bool(told[1])
-
-
 # --- its execution ---------------------------------------------------------------------------------
 
 
@@ -202,6 +164,11 @@ def execute(running: Path) -> None:
 
     row = ledger.read(running)["run"]
     usual, memory = parameters.defaults(row["notebook"]), [0]
+    given = {name: value for name, value in row["parameters"].items() if value != usual[name]}
+    path, since = parameters.NOTEBOOKS / f"{row['notebook']}.ipynb", time.time()
+    cells = len(json.loads(path.read_text())["cells"]) + bool(
+        given
+    )  # which papermill puts into one of their own
     threading.Thread(target=lambda: os._exit(1) if not os.read(0, 1) else None, daemon=True).start()
     threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
     executed = running / "notebook.ipynb"
@@ -212,10 +179,11 @@ def execute(running: Path) -> None:
                 "extra_arguments": ["--log-level=CRITICAL"]
             }  # its end is an interrupt, which it calls an error
             papermill.execute_notebook(
-                str(parameters.NOTEBOOKS / f"{row['notebook']}.ipynb"),
+                str(path),
                 str(executed),
-                parameters={name: value for name, value in row["parameters"].items() if value != usual[name]},
-                progress_bar=sys.stderr.isatty(),
+                parameters=given,
+                progress_bar=False,
+                on_cell_start=lambda cell, cell_index: display.note(running, cell_index + 1, cells, since),
                 config=Config(
                     KernelManager={"transport": "tcp"} if os.name == "nt" else ipc, NotebookClient=quiet
                 ),
@@ -230,6 +198,7 @@ def execute(running: Path) -> None:
         ledger.update(running, peak_memory_mb=memory[0], error=repr(error))
         raise
     executed.unlink()
+    (running / display.FILE).unlink(missing_ok=True)
 
 
 def _watch_memory(highest: list[int]) -> None:
@@ -253,35 +222,42 @@ def page(executed: Path, title: str) -> None:
     from nbconvert import HTMLExporter
 
     notebook = nbformat.read(executed, as_version=4)
-    _name_figures(notebook.cells)
+    _take_figures(notebook.cells, executed.parent)
     row = ledger.begun(executed.parent) or {}
-    run = {name: value for name, value in row.items() if name not in ("status", "process")}
+    left = ("status", "process")
+    run = {name: value for name, value in row.items() if name not in left and value != {}}
     exporter = HTMLExporter(
         template_name="report", extra_template_basedirs=[str(Path(__file__).parent / "web")]
     )
     exporter.register_filter("sections", _sections)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": run})
-    (executed.parent / "index.html").write_text(re.sub(r"data:image/png;base64,([^\"]+)", _smaller, html))
+    (executed.parent / "index.html").write_text(html)
 
 
-def _name_figures(cells: Sequence[Any]) -> None:
-    """Give each cell with a figure its alternative text: the figure's name and the section."""
+def _take_figures(cells: Sequence[Any], folder: Path) -> None:
+    """Put WebP for the figures in a notebook, as it lies in the folder, with the name and the section for a text."""
     section = ""
     for cell in cells:
         if cell.cell_type == "markdown":
             section = [section, *re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)][-1]
-        elif name := re.search(r"report\.figure\(\w+, \"(\w+)\"\)", cell.source):
+            continue
+        name = re.search(r"report\.figure\(\w+, \"(\w+)\"\)", cell.source)
+        if name:
             cell.metadata.alt = f"Figure {name[1].replace('_', ' ')}: {section}"
+        drawn = [output.data for output in cell.outputs if "image/png" in output.get("data", ())]
+        saved = folder / f"{name[1]}.webp" if name else None
+        for data in drawn:
+            if saved and saved.is_file() and len(drawn) == 1:
+                picture = saved.read_bytes()
+            else:
+                picture = webp(base64.b64decode(data["image/png"]))
+            data["image/png"] = base64.b64encode(picture).decode()
 
 
 def _sections(html: str) -> list[dict[str, Any]]:
     """Level, id and text of the headings that nbconvert made of Markdown."""
     found = re.findall(r'<h([1-6]) id="([^"]*)">(.*?)<a class="anchor-link"', html)
     return [{"level": int(level), "id": anchor, "text": text} for level, anchor, text in found]
-
-
-def _smaller(match: re.Match[str]) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(webp(base64.b64decode(match[1]))).decode()}"
 
 
 if __name__ == "__main__":

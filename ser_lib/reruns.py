@@ -24,7 +24,8 @@ from typing import Any
 import yaml
 from joblib import cpu_count
 
-from ser_lib import index, ledger, parameters, report, tracking
+from ser_lib import index, ledger, parameters, provenance, sameness, tracking
+from ser_lib.display import Display
 from ser_lib.errors import ReportError, SerError
 from ser_lib.ledger import REPORTS
 
@@ -177,7 +178,7 @@ def execute(
 ) -> Path:
     """Execute one run, unless it is done and nothing it depends on has changed, and return its folder.
 
-    What another process is running already is waited for.
+    Where it finds the same as before, the report that is there stays. What another process is running is waited for.
 
     Parameters
     ----------
@@ -189,14 +190,17 @@ def execute(
     Raises
     ------
     SerError
-        As `report.about`, or a cell failed: names the notebook, the cell and the error.
+        As `provenance.about`, or a cell failed: names the notebook, the cell and the error.
     """
-    row = report.about(run.notebook, run.parameters, out)
+    row = provenance.about(run.notebook, run.parameters, out)
     waited = False
     while True:
         changed = ledger.changed(run.name, row, out)
         if changed == [] and not force:
             say(f"{run.name}: unchanged, skipped (--force runs it again)")
+            return out / run.name
+        if sameness.fuller(run.name, row, out) and not force:
+            say(f"{run.name}: kept, since recordings it is made from are not here (--force runs it without)")
             return out / run.name
         if running := ledger.start(run.name, row, out):
             break
@@ -215,8 +219,9 @@ def execute(
         error = row.get("error", f"its process ended with {code}")
         folder = ledger.finish(running, "failed", seconds=seconds, error=error)
         raise ReportError(f"run {run.name} of {run.notebook}: {error}; what there is of it is in {folder}")
-    say(f"{run.name}: done in {seconds:.0f} s")
-    return ledger.finish(running, "done", seconds=seconds)
+    place, told = sameness.settle(running, seconds)
+    say(f"{run.name}: done in {seconds:.0f} s{told}")
+    return place
 
 
 def _in_a_process(running: Path, processes: int | None) -> int:
@@ -268,9 +273,10 @@ def execute_all(
     processes = max(1, cores // jobs) if jobs > 1 else None
     log = tracking.connect(mlflow, out) if mlflow else lambda name: None
     errors = []
-    with ThreadPoolExecutor(jobs) as pool:
+    with Display([run.name for run in runs], out, say) as shown, ThreadPoolExecutor(jobs) as pool:
         started = {
-            pool.submit(execute, run, out, force=force, processes=processes, say=say): run for run in runs
+            pool.submit(execute, run, out, force=force, processes=processes, say=shown.say): run
+            for run in runs
         }
         try:
             for done in as_completed(started):
@@ -281,7 +287,7 @@ def execute_all(
                     errors.append(str(error))
                     if not keep_going:
                         break
-                    say(errors[-1])
+                    shown.say(errors[-1])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     index.write(out)
@@ -290,8 +296,5 @@ def execute_all(
     say(f"index: {out / 'README.md'} and {out / 'index.html'}")
     if errors:
         how = "take them up with `python -m ser_lib reports --failed`"
-        raise ReportError(
-            errors[0]
-            if len(runs) == 1 or not keep_going
-            else f"{len(errors)} of {len(runs)} runs failed; {how}"
-        )
+        first = len(runs) == 1 or not keep_going
+        raise ReportError(errors[0] if first else f"{len(errors)} of {len(runs)} runs failed; {how}")

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from synth import speech
 
 import ser_lib
-from ser_lib import audio, bundle, hearing, models
+from ser_lib import audio, bundle, hearing, models, versions
 from ser_lib.cli import main
 from ser_lib.corpus import FOUR
 from ser_lib.errors import AudioError, BundleError, SerError
@@ -122,10 +122,10 @@ def test_the_files_of_a_model(tmp_path, name):
         "conformal": {"0.9": 1.0},
         "created": "2020-01-01",
     }
-    here = bundle.versions()
+    here = versions.versions()
     passport = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
-    booster = {bundle.BOOSTER} if name == "xgboost" else set()
-    assert passport["libraries"] == {k: here[k] for k in here.keys() - {bundle.BOOSTER} | booster}
+    booster = {versions.BOOSTER} if name == "xgboost" else set()
+    assert passport["libraries"] == {k: here[k] for k in here.keys() - {versions.BOOSTER} | booster}
     assert path.read_text() == json.dumps(passport, indent=1) + "\n"
     assert path.with_suffix(".pkl").read_bytes()[:2] == b"\x80\x05"  # every Python since 3.8 reads it
     assert bundle.load(path).passport == passport
@@ -324,7 +324,7 @@ def test_one_flipped_bit_is_refused(tiny):
 
 
 def test_other_library_version_is_refused(tiny):
-    libraries = bundle.versions()
+    libraries = versions.versions()
     edit(tiny, libraries=libraries | {"scikit-learn": "0.1"})
     with pytest.raises(
         BundleError, match=rf"tiny\.json: made with scikit-learn 0\.1 \(here {libraries['scikit-learn']}\)"
@@ -386,7 +386,7 @@ def test_refused_features_are_named_with_the_remedy(tiny):
 
 
 def test_refused_versions_are_named_with_the_remedy(tiny):
-    here = bundle.versions()
+    here = versions.versions()
     edit(tiny, libraries=here | {"numpy": "0.1", "scipy": "0.2", "cupy": "1"})
     listed = f"numpy 0.1 (here {here['numpy']}), scipy 0.2 (here {here['scipy']}), cupy 1 (here None)"
     assert refusal(tiny) == f"{tiny}: made with {listed}; install requirements.lock or {bundle.RETRAIN}"
@@ -423,9 +423,22 @@ def test_refused_pickles_are_named_with_the_remedy(tiny):
     )
 
 
+def test_the_same_model_keeps_its_date(tmp_path):
+    path = tmp_path / "tiny.json"
+    save_tiny(path, licence="CC0")
+    before = path.read_bytes(), path.with_suffix(".pkl").read_bytes()
+    save_tiny(path, licence="CC0", created="2021-02-03")
+    assert (path.read_bytes(), path.with_suffix(".pkl").read_bytes()) == before
+    save_tiny(path, licence="CC BY", created="2021-02-03")
+    assert bundle.read_passport(path)["created"] == "2021-02-03"
+    path.write_text("{}")
+    save_tiny(path, created="2022-02-03")
+    assert bundle.read_passport(path)["created"] == "2022-02-03"
+
+
 def test_a_library_that_is_not_there_is_absent(monkeypatch):
-    monkeypatch.setattr(bundle, "LIBRARIES", ("numpy", "no-such-library"))
-    assert bundle.versions() == {
+    monkeypatch.setattr(versions, "LIBRARIES", ("numpy", "no-such-library"))
+    assert versions.versions() == {
         "ser_lib": ser_lib.__version__,
         "numpy": np.__version__,
         "no-such-library": "absent",

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import comparison, index, ledger, report, reruns, tracking
+from ser_lib import comparison, index, ledger, provenance, reruns, tracking
 from ser_lib.cli import main
 from ser_lib.errors import CorpusError, ReportError
 
@@ -114,30 +114,30 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     given = {"corpus": str(tmp_path)}
 
     def key():
-        row = report.about("01_eda", given, tmp_path)
+        row = provenance.about("01_eda", given, tmp_path)
         return [row[name] for name in ledger.KEY]
 
     first = key()
     assert key() == first
     last = folder / path.name
     os.utime(last, ns=(1, 1))
-    assert [a == b for a, b in zip(key(), first, strict=True)] == [True, True, False, True, True]
+    assert [a == b for a, b in zip(key(), first, strict=True)] == [True, True, True, False, True, True]
     second = key()
     last.unlink()
-    assert key()[2] != second[2]
+    assert key()[3] != second[3]
     given["emotions"] = "four"
     assert key()[1] != first[1]
-    monkeypatch.setattr(report.rows, "code_hash", lambda *modules: "other")
-    assert key()[3] != first[3]
+    monkeypatch.setattr(provenance.reach, "modules", lambda sources: {})
+    assert key()[4] != first[4]
     with pytest.raises(CorpusError, match="no such folder"):
-        report.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
+        provenance.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
 
 
 def test_the_key_follows_the_run_that_is_read(tmp_path):
     keys = []
     for value in (0.5, 0.5, 0.6):
         done(tmp_path, "03_a", [uar(value)], parameters={"emotions": "four"})
-        keys.append(report.about("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
+        keys.append(provenance.about("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
     assert keys[0] == keys[1] != keys[2]
 
 

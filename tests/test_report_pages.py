@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import zipfile
 from html.parser import HTMLParser
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 from test_metrics import guesses
 from test_page import CONTRAST, CONTROLS, Page
@@ -232,6 +233,51 @@ def test_a_figure_has_twice_its_size_in_256_colours_and_a_text(parsed):
     assert picture.width > 2 * 1000
     assert [int(image["width"]), int(image["height"])] == [side // 2 for side in picture.size]
     assert image["alt"] == "Figure counts wide: A figure"
+
+
+def drawn_cell(source, *colours):
+    """A cell that has drawn pictures of one colour each."""
+    cell = new_code_cell(source)
+    for colour in colours:
+        png = io.BytesIO()
+        Image.new("RGB", (20, 10), colour).save(png, "png")
+        about = {"data": {"image/png": base64.b64encode(png.getvalue()).decode()}}
+        cell.outputs.append(new_output("display_data", **about))
+    return cell
+
+
+def test_a_page_has_the_saved_figure_itself(tmp_path):
+    cells = [
+        drawn_cell('report.figure(ax, "saved")', "red"),
+        drawn_cell('report.figure(ax, "lost")', "green"),
+        drawn_cell("ax.plot()", "blue"),
+        drawn_cell('report.figure(ax, "saved")', "yellow", "white"),
+    ]
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# One?"), *cells]), tmp_path / "notebook.ipynb")
+    saved = tmp_path / "saved.webp"
+    Image.new("RGB", (20, 10), "black").save(saved, "webp", lossless=True)
+    report.page(tmp_path / "notebook.ipynb", "one")
+    images = [
+        attributes["src"]
+        for tag, attributes in Parsed((tmp_path / "index.html").read_text()).elements
+        if tag == "img"
+    ]
+    assert images[0] == f"data:image/webp;base64,{base64.b64encode(saved.read_bytes()).decode()}"
+    colours = [Image.open(io.BytesIO(base64.b64decode(src.partition(",")[2]))) for src in images]
+    assert [picture.convert("RGB").getpixel((0, 0)) for picture in colours] == [
+        (0, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255),
+    ]  # fmt: skip
+
+
+def test_a_figure_is_kept_as_it_is_and_quickly():
+    rng = np.random.default_rng(0)
+    few = rng.integers(0, 256, (40, 3), np.uint8)[rng.integers(0, 40, (600, 800))]
+    png = io.BytesIO()
+    Image.fromarray(few).save(png, "png")
+    start = time.process_time()
+    content = report.webp(png.getvalue())
+    assert time.process_time() - start < 2
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), few)
 
 
 # --- in a browser ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -330,6 +331,23 @@ def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     assert code == 0, told
     page = (clone.out / "index.html").read_text()
     assert page.count('<td class="run"') == 3
+
+
+def test_a_terminal_is_told_how_far_a_run_is(clone):
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ser_lib", "reports", "--notebook", "03_four", "--out", str(clone.out)],
+        env=clone.environment, cwd=clone.folder, stdout=subprocess.PIPE, stderr=theirs, text=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        told = process.communicate(timeout=900)[0]
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["03_four", "03_four", "index"]
+    assert re.search(r"\r\x1b\[K03_four: cell [1-3] of 3, \d+ s", shown)
+    assert shown.endswith("\r\x1b[K")
+    assert not (clone.out / "03_four" / "progress").exists()
 
 
 def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):

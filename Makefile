@@ -52,8 +52,8 @@ COMPILE := uv pip compile --quiet --universal --fork-strategy fewest --generate-
 lock:  ## resolve requirements.lock and requirements-serve.lock anew (needs uv)
 	{ echo '# Exact versions with hashes, one set for Python 3.11 to 3.13. Made by `make lock`; environment.yml installs the same file.'; \
 	$(COMPILE) --extra dev pyproject.toml; } > requirements.lock.new
-	{ echo '# Of requirements.lock what serve.py needs. Made by `make lock`; the Dockerfile installs it.'; \
-	$(COMPILE) --constraint requirements.lock.new --group serve; } > requirements-serve.lock.new
+	{ echo '# Of requirements.lock what predicting and serving needs. Made by `make lock`; the Dockerfile installs it.'; \
+	$(COMPILE) --constraint requirements.lock.new pyproject.toml; } > requirements-serve.lock.new
 	mv requirements.lock.new requirements.lock
 	mv requirements-serve.lock.new requirements-serve.lock
 

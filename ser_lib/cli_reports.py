@@ -22,10 +22,13 @@ class Described(click.Command):
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write them."""
-        from ser_lib import parameters, reruns
-
         named = context.params.get("notebooks")
-        for notebook in dict.fromkeys(run.notebook for run in reruns.plan(named)) if named else ():
+        if not named:
+            return
+        from ser_lib import parameters, places, reruns
+
+        places.need_repository("the notebooks")
+        for notebook in dict.fromkeys(run.notebook for run in reruns.plan(named)):
             with formatter.section(f"Parameters of {notebook}"):
                 formatter.write_dl(parameters.help_rows(notebook))
 
@@ -66,8 +69,9 @@ def reports(
     corpus_folder: str | None,
 ) -> None:
     """Run the notebooks whose parameters, data, code or versions changed, and rebuild the index of the reports."""
-    from ser_lib import ledger, reruns
+    from ser_lib import ledger, places, reruns
 
+    places.need_repository("the notebooks")
     if corpus_folder:
         os.environ["SER_RAVDESS_DIR"] = corpus_folder
     if (failed and (parameters or grid or name)) or (grid and name):

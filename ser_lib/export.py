@@ -87,7 +87,7 @@ def graph(model: Bundle, **about: str) -> onnx.ModelProto:
     try:
         from onnx import checker, helper
     except ImportError as error:
-        raise SerError("onnx is not installed; `pip install 'ser_lib[onnx]'` brings it") from error
+        raise SerError("onnx is not installed; `python -m pip install onnx onnxruntime` brings it") from error
 
     passport, steps = model.passport, Steps()
     names, classes = passport["feature_names"], passport["classes"]

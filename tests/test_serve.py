@@ -433,13 +433,13 @@ def run(*arguments, **environment) -> tuple[int, str]:
 def test_missing_model_is_one_line(tmp_path):
     code, said = run(SER_MODEL=str(tmp_path / "none.json"))
     assert code == 1
-    assert re.fullmatch(r"serve\.py: \S+none\.json: no such file; .*\n", said)
+    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", said)
 
 
 def test_port_in_use_is_one_line(server, passport):
     code, said = run("--model", passport, SER_PORT=server.rsplit(":")[-1])
     assert code == 1
-    assert re.fullmatch(r"serve\.py: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
+    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
 
 
 @pytest.mark.parametrize(

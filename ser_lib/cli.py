@@ -222,6 +222,9 @@ def card(passport: Path | None) -> None:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 def retrain(model: Path | None) -> None:
     """Fit MODEL, a passport [default: models/ser.json], again from the shipped tables, with the libraries of here."""
+    from ser_lib import places
+
+    places.need_repository("the tables")
     from ser_lib import bundle, training
 
     passport = training.again(model or bundle.DEFAULT)

@@ -25,9 +25,11 @@ class Described(click.Command):
         named = context.params.get("notebooks")
         if not named:
             return
-        from ser_lib import parameters, places, reruns
+        from ser_lib import places
 
         places.need_repository("the notebooks")
+        from ser_lib import parameters, reruns
+
         for notebook in dict.fromkeys(run.notebook for run in reruns.plan(named)):
             with formatter.section(f"Parameters of {notebook}"):
                 formatter.write_dl(parameters.help_rows(notebook))
@@ -69,9 +71,11 @@ def reports(
     corpus_folder: str | None,
 ) -> None:
     """Run the notebooks whose parameters, data, code or versions changed, and rebuild the index of the reports."""
-    from ser_lib import ledger, places, reruns
+    from ser_lib import places
 
     places.need_repository("the notebooks")
+    from ser_lib import ledger, reruns
+
     if corpus_folder:
         os.environ["SER_RAVDESS_DIR"] = corpus_folder
     if (failed and (parameters or grid or name)) or (grid and name):

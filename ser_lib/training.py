@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ser_lib import adapt, altered, bundle, evaluate, guard, ledger, places, tables
+from ser_lib import adapt, altered, bundle, evaluate, guard, ledger, tables
 from ser_lib.corpus import emotion_list, find_audio, sources
 from ser_lib.errors import BundleError, CorpusError, ReportError
 from ser_lib.features import FeatureConfig, feature_names
@@ -127,10 +127,7 @@ def again(path: Path) -> dict[str, Any]:
     ------
     BundleError
         No readable passport, or it is of other clips or features.
-    SerError
-        No repository, whose tables it needs.
     """
-    places.need_repository("the tables")
     passport = bundle.read_passport(path)
     about = {key: value for key, value in passport.items() if key not in bundle.REQUIRED}
     trained = about.get("training", {})

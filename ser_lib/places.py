@@ -8,7 +8,7 @@ from pathlib import Path
 from ser_lib import ROOT
 from ser_lib.errors import SerError
 
-REPOSITORY = (ROOT / "notebooks" / "01_eda.ipynb").is_file()  # else the package is installed, or in an image
+REPOSITORY = any((ROOT / "notebooks").glob("*.ipynb"))  # else the package is installed, or in an image
 _PACKAGED = Path(__file__).with_name("shipped") / "ser.json"  # where pyproject.toml has a wheel put models/
 SERVED = _PACKAGED if _PACKAGED.is_file() else ROOT / "models" / "ser.json"
 

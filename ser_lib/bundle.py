@@ -2,8 +2,9 @@
 
 `models/<name>.pkl` holds the fitted pipelines; `models/<name>.json`, its passport, says what they are:
 SHA-256 of the pickle, library versions, class order, feature configuration, training data, metrics, and
-what three synthesised clips (`golden_clips`) must be heard as. `load` checks all of them. Since a pickle
-can run code, it is read only if its hash is the passport's, and then only names in `ALLOWED` are loaded.
+what three synthesised clips (`golden_clips`) must be heard as. Since a pickle can run code, it is read only
+if its hash is the passport's, and then only names in `ALLOWED` are loaded. Under other library versions the
+golden clips decide: heard as they must be, the model is loaded with a warning, else it is refused.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ import dataclasses
 import io
 import json
 import pickle
+import warnings
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ser_lib import ROOT, __version__
+from ser_lib import __version__
 from ser_lib.audio import AudioConfig
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.hearing import Bundle, Speakers, Typical
+from ser_lib.places import SERVED
 from ser_lib.versions import BOOSTER, versions
 
-DEFAULT = ROOT / "models" / "ser.json"
+DEFAULT = SERVED
 REQUIRED = (
     "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "golden", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
-RETRAIN = "train it again from the shipped tables with `python -m ser_lib retrain`"
+RETRAIN = "train it again from the repository's tables with `python -m ser_lib retrain`"
 CHOOSE = "choose and train it anew with `python -m ser_lib reports --notebook 04`"
 GOLDEN_TOLERANCE = 0.005  # of a probability; processors differ in the last bits of a feature
 
@@ -53,6 +56,10 @@ ALLOWED = {
     "xgboost.core": {"Booster"},
     "xgboost.sklearn": {"XGBClassifier"},
 }
+
+
+class VersionWarning(UserWarning):
+    """A model is of other library versions and hears its golden clips as it must."""
 
 
 def golden_clips() -> list[bytes]:
@@ -90,17 +97,31 @@ def check(model: Bundle) -> None:
     BundleError
         A probability is not that of the passport, or it tells of more or fewer clips.
     """
-    name, golden, clips = model.passport["name"], model.passport["golden"], golden_clips()
-    if len(golden) != len(clips):
-        raise BundleError(f"{name}: its passport has {len(golden)} golden clips of {len(clips)}; {RETRAIN}")
-    for i, clip in enumerate(clips):
-        found = model.predict(clip)["probabilities"]
-        for label, p in golden[i].items():
+    name, golden, heard = model.passport["name"], model.passport["golden"], _golden(model)
+    if len(golden) != len(heard):
+        raise BundleError(f"{name}: its passport has {len(golden)} golden clips of {len(heard)}; {RETRAIN}")
+    for said, found in zip(golden, heard, strict=True):
+        for label, p in said.items():
             if not abs(found.get(label, np.nan) - p) <= GOLDEN_TOLERANCE:
                 raise BundleError(
                     f"{name}: a golden clip is {label} with {found.get(label)}, the passport says {p}; "
                     f"features or libraries differ; {RETRAIN}"
                 )
+
+
+def _golden(model: Bundle) -> list[dict[str, float]]:
+    """What each model of a bundle says of the golden clips: of the first, also when it is heard beside the second."""
+    clips = golden_clips()
+    answers = [model.predict(clip) for clip in clips]
+    found = [
+        answer["probabilities"]
+        | {f"of {label} intensity": p for label, p in answer.get("intensity", {}).items()}
+        for answer in answers
+    ]
+    if model.speakers:
+        beside = model.predict(clips[0], references=clips[1:2])["probabilities"]
+        found[0] |= {f"{label} beside another": p for label, p in beside.items()}
+    return found
 
 
 def save(
@@ -159,8 +180,7 @@ def save(
         "feature_hash": config.hash,
         "feature_names": list(feature_names(config)),
     }
-    fresh = Bundle(models, passport, config, typical)
-    passport["golden"] = [fresh.predict(clip)["probabilities"] for clip in golden_clips()]
+    passport["golden"] = _golden(Bundle(models, passport, config, typical, speakers))
     with contextlib.suppress(BundleError):  # there is none yet, or another
         before = read_passport(path)
         if before | {"created": created} == json.loads(json.dumps(passport)):
@@ -171,14 +191,19 @@ def save(
 
 
 def load(path: str | Path = DEFAULT) -> Bundle:
-    """Read a model by its passport: hash, versions, features, the names in its pickle, golden clips.
+    """Read a model by its passport: hash, features, the names in its pickle, golden clips.
+
+    Warns
+    -----
+    VersionWarning
+        It was made with other library versions.
 
     Raises
     ------
     BundleError
         Missing or unreadable files, a pickle whose hash is not the passport's or that names anything
-        beside the parts of a model, other library versions, features that this `ser_lib` computes
-        differently, or golden clips that are heard differently.
+        beside the parts of a model, features that this `ser_lib` computes differently, a model that does not
+        run with the library versions of here, or golden clips that are heard differently.
 
     Examples
     --------
@@ -189,18 +214,14 @@ def load(path: str | Path = DEFAULT) -> Bundle:
     """
     path = Path(path)
     passport = read_passport(path)
-    content = _read(path.with_suffix(".pkl"), RETRAIN)
+    pickled = path.with_suffix(".pkl")
+    content = _read(pickled, RETRAIN)
     found = sha256(content).hexdigest()
     if found != passport["sha256"]:
         raise BundleError(
-            f"{path.with_suffix('.pkl')}: SHA-256 {found[:12]}… is not the passport's; "
+            f"{pickled}: SHA-256 {found[:12]}… is not the passport's; "
             f"the file was altered and is not loaded; {RETRAIN}"
         )
-    here = versions()
-    other = {name: made for name, made in passport["libraries"].items() if here.get(name) != made}
-    if other:
-        listed = ", ".join(f"{name} {made} (here {here.get(name)})" for name, made in other.items())
-        raise BundleError(f"{path}: made with {listed}; install requirements.lock or {RETRAIN}")
     settings = dict(passport["feature_config"])
     try:
         config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
@@ -210,19 +231,27 @@ def load(path: str | Path = DEFAULT) -> Bundle:
         ) from error
     if config.hash != passport["feature_hash"] or list(feature_names(config)) != passport["feature_names"]:
         raise BundleError(f"{path}: its features are not those of this ser_lib; {CHOOSE}")
+    here = versions()
+    other = [
+        f"{name} {made} (here {here.get(name)})"
+        for name, made in passport["libraries"].items()
+        if here.get(name) != made
+    ]
+    by = f"{path}: made with {', '.join(other)}; " if other else ""
     try:
-        parts = unpickled(content)
-        known = parts["speakers"]
-        loaded = Bundle(
-            parts["models"],
-            passport,
-            config,
-            Typical(**parts["typical"]),
-            Speakers(**known) if known else None,
-        )
-    except (pickle.UnpicklingError, KeyError, TypeError) as error:
-        raise BundleError(f"{path.with_suffix('.pkl')}: {error}; it is not loaded; {RETRAIN}") from error
-    check(loaded)
+        with warnings.catch_warnings():
+            if other:  # scikit-learn's, one for each part; all of them are told below in one
+                warnings.simplefilter("ignore")
+            parts = unpickled(content)
+            known = Speakers(**parts["speakers"]) if parts["speakers"] else None
+            loaded = Bundle(parts["models"], passport, config, Typical(**parts["typical"]), known)
+            check(loaded)
+    except BundleError as error:
+        raise BundleError(f"{by}{error}") from error
+    except Exception as error:  # whatever a model of other versions does
+        raise BundleError(f"{by}{pickled}: {error}; it is not loaded; {RETRAIN}") from error
+    if other:
+        warnings.warn(f"{by}it hears its golden clips as it must", VersionWarning, stacklevel=2)
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m ser_lib data · corpus · features · reports · runs · predict · listen · export · card · …`.
+"""The command line: `python -m ser_lib data · corpus · features · reports · runs · predict · serve · listen · export · card · …`.
 
 Exit codes: 0, all is well; 1, something failed or is doubtful, and a line says what; 2, the command is wrong.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,9 @@ from typing import Any
 import click
 
 from ser_lib import __version__, cli_reports
-from ser_lib.errors import BundleError, SerError
-
-
-class Commands(click.Group):
-    """Shows a `SerError` as one message and exits with 1."""
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(context)
-        except SerError as error:
-            raise click.ClickException(str(error)) from error
+from ser_lib.cli_serve import serve
+from ser_lib.cli_told import Commands
+from ser_lib.errors import BundleError
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -36,11 +28,12 @@ def main() -> None:
 
 main.add_command(cli_reports.reports)
 main.add_command(cli_reports.runs)
+main.add_command(serve)
 
 
 @main.command()
 def data() -> None:
-    """Download RAVDESS speech (208 MB) into data/ravdess; goes on where it was interrupted."""
+    """Download RAVDESS speech (208 MB) into data/ravdess, or among your own files where that is read-only; goes on where it was interrupted."""
     from ser_lib.download import fetch_ravdess
 
     click.echo(f"RAVDESS is in {fetch_ravdess()}")
@@ -157,6 +150,8 @@ def predict(
 
     if timeline and references:
         raise click.UsageError("--timeline hears no references; leave one of the two out")
+    if quiet:
+        warnings.simplefilter("ignore", bundle.VersionWarning)
     form = form or ("table" if sys.stdout.isatty() else "jsonl")
     chosen = bundle.load(model or bundle.DEFAULT)
     failed: list[str] = []
@@ -227,6 +222,9 @@ def card(passport: Path | None) -> None:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 def retrain(model: Path | None) -> None:
     """Fit MODEL, a passport [default: models/ser.json], again from the shipped tables, with the libraries of here."""
+    from ser_lib import places
+
+    places.need_repository("the tables")
     from ser_lib import bundle, training
 
     passport = training.again(model or bundle.DEFAULT)

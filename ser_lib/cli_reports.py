@@ -22,10 +22,15 @@ class Described(click.Command):
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write them."""
+        named = context.params.get("notebooks")
+        if not named:
+            return
+        from ser_lib import places
+
+        places.need_repository("the notebooks")
         from ser_lib import parameters, reruns
 
-        named = context.params.get("notebooks")
-        for notebook in dict.fromkeys(run.notebook for run in reruns.plan(named)) if named else ():
+        for notebook in dict.fromkeys(run.notebook for run in reruns.plan(named)):
             with formatter.section(f"Parameters of {notebook}"):
                 formatter.write_dl(parameters.help_rows(notebook))
 
@@ -66,6 +71,9 @@ def reports(
     corpus_folder: str | None,
 ) -> None:
     """Run the notebooks whose parameters, data, code or versions changed, and rebuild the index of the reports."""
+    from ser_lib import places
+
+    places.need_repository("the notebooks")
     from ser_lib import ledger, reruns
 
     if corpus_folder:

@@ -42,7 +42,9 @@ def connect(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise SerError("Dask is not installed; `pip install 'ser_lib[dask]'` brings it") from error
+        raise SerError(
+            "Dask is not installed; `python -m pip install 'dask[dataframe,distributed]'` brings it"
+        ) from error
     try:
         client = Client(address, timeout=WAIT_S)
     except (OSError, ValueError) as error:

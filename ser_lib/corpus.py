@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_lib import ROOT
+from ser_lib import ROOT, places
 from ser_lib.errors import CorpusError
 from ser_lib.naming import LABELS, NAMING, RAVDESS_EMOTIONS, label_map
 
@@ -292,5 +292,5 @@ def find_audio(folder: str | Path | None = None) -> Path | None:
         if gone := [part for part in sources(named) if not part.exists()]:
             raise CorpusError(f"{gone[0]}: no such folder; correct corpus=… or SER_RAVDESS_DIR, or unset it")
         return Path(named).expanduser()
-    downloaded = ROOT / "data" / "ravdess"
-    return downloaded if downloaded.is_dir() else None
+    here = ROOT / "data" / "ravdess"
+    return next((place for place in (here, places.writable(here)) if place.is_dir()), None)

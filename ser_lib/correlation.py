@@ -1,4 +1,4 @@
-"""The network `corrcnn`: a clip by how its tracks move together. Needs PyTorch (`pip install 'ser_lib[deep]'`)."""
+"""The network `corrcnn`: a clip by how its tracks move together. Needs PyTorch (`python -m pip install torch`)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 from zipfile import BadZipFile, ZipFile
 
-from ser_lib import ROOT
+from ser_lib import ROOT, places
 from ser_lib.errors import CorpusError
 
 # Livingstone SR, Russo FA (2018), PLoS ONE 13(5): e0196391; CC BY-NC-SA 4.0.
@@ -34,7 +34,7 @@ AGAIN = "run `make data` again"
 
 
 def fetch_ravdess(
-    folder: str | Path = ROOT / "data" / "ravdess",
+    folder: str | Path = places.writable(ROOT / "data" / "ravdess"),
     *,
     url: str = URL,
     md5: str = MD5,

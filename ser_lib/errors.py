@@ -22,4 +22,4 @@ class ReportError(SerError):
 
 
 class BundleError(SerError):
-    """A model file that is missing, altered, or made with other library versions."""
+    """A model file that is missing or altered, or that does not hear what it must."""

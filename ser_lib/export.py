@@ -65,7 +65,7 @@ def write(passport: Path, out: Path) -> str:
     if out.suffix == ".pkl":
         shutil.copyfile(passport.with_suffix(".pkl"), out)
         shutil.copyfile(passport, out.with_suffix(".json"))
-        return f"{out} and {out.with_suffix('.json').name}, its passport; `python serve.py --model` takes the passport"
+        return f"{out} and {out.with_suffix('.json').name}, its passport; `python -m ser_lib serve --model` takes the passport"
     content = graph(model, passport_sha256=sha256(passport.read_bytes()).hexdigest()).SerializeToString()
     out.write_bytes(content)
     return f"{out}: {len(content) / 1e3:.0f} kB, {len(model.passport['feature_names'])} features to {len(model.passport['classes'])} emotions"
@@ -87,7 +87,7 @@ def graph(model: Bundle, **about: str) -> onnx.ModelProto:
     try:
         from onnx import checker, helper
     except ImportError as error:
-        raise SerError("onnx is not installed; `pip install 'ser_lib[onnx]'` brings it") from error
+        raise SerError("onnx is not installed; `python -m pip install onnx onnxruntime` brings it") from error
 
     passport, steps = model.passport, Steps()
     names, classes = passport["feature_names"], passport["classes"]

@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 
-from ser_lib import ROOT, audio, rows
+from ser_lib import ROOT, audio, places, rows
 from ser_lib.corpus import FACTS
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.progress import parallel
 from ser_lib.rows import Read, stamp
 
-CACHE = ROOT / "data" / "cache"
+CACHE = places.writable(ROOT / "data" / "cache")
 PART = 250  # clips a process, computed and kept together
 CHUNK = 4  # clips sent to a process at a time
 WAIT_S = 60.0  # seconds for another run that is writing to the same file

@@ -17,9 +17,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import filelock
-import psutil
-
 from ser_lib import ROOT
 from ser_lib.errors import ReportError
 
@@ -148,6 +145,9 @@ def _hash(folder: Path) -> str:
 
 def start(name: str, row: Mapping[str, Any], out: Path = REPORTS) -> Path | None:
     """Take the folder `<name>.running`; None while another process that is alive has it."""
+    import filelock
+    import psutil
+
     running = out / f"{name}{RUNNING}"
     out.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(out / LOCK):
@@ -178,6 +178,8 @@ def _alive(row: Mapping[str, Any] | None) -> bool:
     owner = (row or {}).get("process")
     if owner is None or owner["machine"] != platform.node():
         return owner is not None
+    import psutil
+
     try:
         process = psutil.Process(owner["id"])
         return abs(process.create_time() - owner["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE

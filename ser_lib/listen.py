@@ -77,7 +77,7 @@ def microphone(device: str | None = None) -> tuple[Iterator[np.ndarray], int]:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: PortAudio, which is not in its wheel for Linux
         raise SerError(
-            f"no access to microphones ({error}); `pip install 'ser_lib[mic]'`, and on Linux the package libportaudio2"
+            f"no access to microphones ({error}); `python -m pip install sounddevice`, and on Linux the package libportaudio2"
         ) from error
     chosen = int(device) if device and device.isdigit() else device
     try:

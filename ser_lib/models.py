@@ -305,7 +305,7 @@ def _network(name: str, seed: int) -> Pipeline:
         from ser_lib import correlation, sequence
     except ImportError as error:
         raise SerError(
-            f"{name}: PyTorch is not installed; `pip install 'ser_lib[deep]'` brings it"
+            f"{name}: PyTorch is not installed; `python -m pip install torch` brings it"
         ) from error
     if name == "corrcnn":
         return make_pipeline(correlation.CorrelationCNN(steps=2000, seed=seed))

@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, display, ledger, metrics, parameters
+from ser_lib import ROOT, display, ledger, metrics, parameters, places
 from ser_lib.corpus import EIGHT, FOUR
 from ser_lib.ledger import REPORTS
 from ser_lib.provenance import about
@@ -58,7 +58,9 @@ class Report:
                 parameters.check_names(notebook, list(parameters.assigned(source)))
         self.notebook = notebook
         self.parameters = {name: namespace[name] for name in parameters.defaults(notebook)}
-        self.folder = Path(os.environ.get(ledger.FOLDER_VARIABLE) or REPORTS / "interactive" / notebook)
+        self.folder = Path(
+            os.environ.get(ledger.FOLDER_VARIABLE) or places.writable(REPORTS / "interactive") / notebook
+        )
         parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Networks that tutorials publish, as scikit-learn estimators. Needs PyTorch (`pip install 'ser_lib[deep]'`).
+"""Networks that tutorials publish, as scikit-learn estimators. Needs PyTorch (`python -m pip install torch`).
 
 `CNNBiLSTM` hears frames, rows of a set in `features.FRAMES`; `Dense` hears functionals. A network trains for a
 fixed number of steps on one thread, so that a seed gives the same network again; altered copies of clips among

@@ -1,4 +1,4 @@
-"""What serve.py stands on: limits, counters, errors as JSON, and a production server that stops gracefully."""
+"""What `endpoints` stands on: limits, counters, errors as JSON, and a production server that stops gracefully."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def problem(error: HTTPException) -> dict[str, Any]:
 
 def flask_app(name: str, counts: Counts, *, max_bytes: int) -> Flask:
     """An application that keeps uploads in memory, answers errors as JSON, and counts its answers."""
-    app = Flask(name, static_folder="ser_lib/web", static_url_path="/web")
+    app = Flask(name, static_folder="web", static_url_path="/web")
     app.request_class = InMemory
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.config.update(MAX_CONTENT_LENGTH=max_bytes, MAX_FORM_MEMORY_SIZE=max_bytes)

@@ -31,7 +31,9 @@ def connect(uri: str, out: Path = REPORTS) -> Callable[[str], None]:
     try:
         from mlflow import MlflowClient
     except ImportError as error:
-        raise ReportError("MLflow is not installed; `pip install 'ser_lib[mlflow]'` brings it") from error
+        raise ReportError(
+            "MLflow is not installed; `python -m pip install mlflow-skinny` brings it"
+        ) from error
 
     def log(name: str) -> None:
         try:

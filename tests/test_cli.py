@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 
@@ -19,7 +21,9 @@ from test_bundle import save_tiny, wav
 from ser_lib import bundle
 from ser_lib.answers import as_csv
 from ser_lib.cli import main
+from ser_lib.cli_told import Told
 from ser_lib.corpus import FOUR
+from ser_lib.errors import BundleError
 
 NAMES = ("=A1", "+1", "-1", "@x", "\tx", "-", "a=1", "")
 
@@ -45,6 +49,54 @@ def clips(tmp_path):
     (folder / "more" / "calm.wav").write_bytes(wav(speech("calm", 2)))
     (folder / "notes.txt").write_text("no recording")
     return folder
+
+
+# --- what commands tell ----------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("default::ser_lib.bundle.VersionWarning")
+def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
+    other = tmp_path / "tiny.json"
+    shutil.copy(tiny.with_suffix(".pkl"), tmp_path)
+    passport = json.loads(tiny.read_text())
+    other.write_text(json.dumps(passport | {"libraries": passport["libraries"] | {"numpy": "0.1"}}))
+    done = call("predict", "--model", other, clips)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); it hears")
+    assert call("predict", "-q", "--model", other, clips).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ModuleNotFoundError("", name="papermill"),
+            "papermill is not installed; `python -m pip install -e '.[n",
+        ),
+        (OSError(errno.EACCES, "Permission denied", "reports"), "reports: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "reports"), "reports: Read-only file system"),
+        (BundleError("ser.pkl: altered"), "ser.pkl: altered"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(error, told):
+    done = CliRunner().invoke(failing(error))
+    assert (done.exit_code, len(done.output.splitlines())) == (1, 1)
+    assert done.output.startswith(f"Error: {told}")
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("", name="ser_lib.x"), OSError(errno.ENOSPC, "full")])
+def test_what_a_user_cannot_mend_is_not_hidden(error):
+    assert CliRunner().invoke(failing(error)).exception is error
+
+
+def failing(error: Exception) -> Told:
+    """A command that fails."""
+
+    def fail():
+        raise error
+
+    return Told("trial", callback=fail)
 
 
 # --- predict ---------------------------------------------------------------------------------------

@@ -85,6 +85,20 @@ def image(tmp_path_factory):
     return app, python
 
 
+def test_what_is_installed_predicts_files_folders_and_standard_input(image):
+    app, python = image
+    save_tiny(app.parent / "tiny.json")
+    clips = app.parent / "clips"
+    clips.mkdir()
+    (clips / "a.wav").write_bytes(wav(speech("happy", 1)))
+    command = [python, "-m", "ser_lib", "predict", "--model", app.parent / "tiny.json", clips, "-"]
+    done = subprocess.run(command, cwd=app, input=wav(speech("happy", 1)), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [json.loads(line)["emotion"] for line in done.stdout.splitlines()] == ["happy", "happy"]
+    done = subprocess.run([python, "-m", "ser_lib", "runs"], cwd=app, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("no runs\n", "")
+
+
 def test_what_is_installed_answers_a_request(image):
     app, python = image
     save_tiny(app.parent / "tiny.json")

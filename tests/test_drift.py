@@ -262,7 +262,8 @@ def test_a_set_has_the_columns_that_its_module_says(name):
 def test_the_version_is_one():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == __version__
-    assert citation["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    licence = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert licence == f"{citation['license']} AND CC-BY-NC-SA-4.0"  # of the code, and of the model beside it
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "data/README.md", "reports/README.md"])

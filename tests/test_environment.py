@@ -32,7 +32,7 @@ def test_the_lock_has_one_version_and_hashes_for_each_package():
 def test_the_lock_covers_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = project["dependencies"] + extras["dev"] + extras["dask"]
+    asked = [item for part in ("notebooks", "dask", "dev") for item in extras[part]] + project["dependencies"]
     names = {re.match(r"[A-Za-z0-9_-]+", item)[0].replace("_", "-") for item in asked} - {"ser-lib"}
     assert names <= set(PINNED)
 

@@ -263,7 +263,7 @@ def test_a_run_without_results_is_compared_as_well(tmp_path):
 
 
 def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="needs MLflow: pip install 'ser_lib[mlflow]'")
+    mlflow = pytest.importorskip("mlflow", reason="needs MLflow: python -m pip install mlflow-skinny")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a server's store needs more than the extra
     out, uri = tmp_path / "out", (tmp_path / "store").as_uri()
     about = {"parameters": {"emotions": "four", "seeds": "0,1"}, "versions": {"numpy": "2.4"}}
@@ -306,7 +306,7 @@ def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
 
 
 def test_a_store_that_does_not_answer_is_named_before_anything_runs(tmp_path):
-    pytest.importorskip("mlflow", reason="needs MLflow: pip install 'ser_lib[mlflow]'")
+    pytest.importorskip("mlflow", reason="needs MLflow: python -m pip install mlflow-skinny")
     command = [
         "reports",
         "--notebook",
@@ -325,5 +325,5 @@ def test_a_store_that_does_not_answer_is_named_before_anything_runs(tmp_path):
 
 def test_without_mlflow_the_remedy_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ReportError, match=r"not installed; `pip install 'ser_lib\[mlflow\]'` brings it"):
+    with pytest.raises(ReportError, match=r"not installed; `python -m pip install mlflow-skinny` brings it"):
         tracking.connect("http://127.0.0.1:9", tmp_path)

@@ -155,4 +155,4 @@ def test_no_microphone_is_one_line(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     done = CliRunner().invoke(main, ["listen", "--model", str(tiny)])
     assert done.exit_code == 1
-    assert "pip install 'ser_lib[mic]'" in done.stderr
+    assert "python -m pip install sounddevice" in done.stderr

@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import time
-import zipfile
 from html.parser import HTMLParser
 
 import nbformat
@@ -464,16 +463,7 @@ def test_the_ledger_is_sorted_and_filtered_by_keyboard(browser, ledger_page):
     assert browser.value(SHOWN) == "04_d 03_b 03_c 03_a 05_a"  # what has none comes last
 
 
-# --- what carries and commits them ---
-
-
-def test_a_wheel_holds_the_template(tmp_path, monkeypatch):
-    from flit_core import buildapi
-
-    monkeypatch.chdir(ROOT)
-    held = zipfile.ZipFile(tmp_path / buildapi.build_wheel(str(tmp_path))).namelist()
-    for path in (ROOT / "ser_lib" / "web" / "report").iterdir():
-        assert f"ser_lib/web/report/{path.name}" in held
+# --- what commits them ---
 
 
 def test_the_commit_hook_strips_what_jupyterlab_saves(tmp_path):

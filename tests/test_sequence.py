@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.distance import pdist
 
 pytest.importorskip(
-    "torch", reason="PyTorch is not installed: `pip install 'ser_lib[deep]'` to run this test"
+    "torch", reason="PyTorch is not installed: `python -m pip install torch` to run this test"
 )
 
 import torch

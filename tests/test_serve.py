@@ -433,13 +433,30 @@ def run(*arguments, **environment) -> tuple[int, str]:
 def test_missing_model_is_one_line(tmp_path):
     code, said = run(SER_MODEL=str(tmp_path / "none.json"))
     assert code == 1
-    assert re.fullmatch(r"serve\.py: \S+none\.json: no such file; .*\n", said)
+    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", said)
+
+
+def test_other_versions_are_in_the_log_once(passport, tmp_path):
+    shutil.copy(passport.with_suffix(".pkl"), tmp_path)
+    about = json.loads(passport.read_text())
+    other = tmp_path / passport.name
+    other.write_text(json.dumps(about | {"libraries": about["libraries"] | {"numpy": "0.1"}}))
+    log = []
+    process, address = serving("--model", other, log=log)
+    try:
+        assert requests.get(f"{address}/ready", timeout=10).status_code == 200
+    finally:
+        process.terminate()
+        process.wait(10)
+    warned, serves = log
+    assert warned.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); it hears")
+    assert serves.startswith("Serving on")
 
 
 def test_port_in_use_is_one_line(server, passport):
     code, said = run("--model", passport, SER_PORT=server.rsplit(":")[-1])
     assert code == 1
-    assert re.fullmatch(r"serve\.py: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
+    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from flask import Flask, Response, abort, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, UnprocessableEntity
 
-from ser_lib import bundle, decoding, hearing, server
+from ser_lib import bundle, console, decoding, hearing, server
 from ser_lib.answers import as_csv
 from ser_lib.errors import BundleError, SerError
 
@@ -181,4 +181,5 @@ def main(**settings: Any) -> None:
 
 
 if __name__ == "__main__":
+    console.tolerant()
     main()

@@ -174,7 +174,7 @@ def save(
     fresh = Bundle(models, passport, config, typical)
     passport["golden"] = [fresh.predict(clip)["probabilities"] for clip in golden_clips()]
     path.with_suffix(".pkl").write_bytes(content)
-    path.write_text(json.dumps(passport, indent=1) + "\n")
+    path.write_text(json.dumps(passport, indent=1) + "\n", encoding="utf-8")
     return passport
 
 

@@ -13,12 +13,17 @@ from typing import Any
 
 import click
 
-from ser_lib import __version__, cli_reports
+from ser_lib import __version__, cli_reports, console
 from ser_lib.errors import BundleError, SerError
 
 
 class Commands(click.Group):
-    """Shows a `SerError` as one message and exits with 1."""
+    """Shows a `SerError` as one message and exits with 1; every terminal takes what is printed."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run as a program."""
+        console.tolerant()  # before the help, too
+        return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""

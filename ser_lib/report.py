@@ -176,7 +176,7 @@ def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
 def _code(notebook: str) -> str:
     """Hash of the sources of ser_lib and of the notebook's cells."""
     own = rows.code_hash(*sorted(path.stem for path in Path(__file__).parent.glob("*.py")))
-    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     return sha256((own + "\0".join("".join(cell["source"]) for cell in cells)).encode()).hexdigest()[:16]
 
 
@@ -185,7 +185,7 @@ def git_state() -> tuple[str | None, bool | None]:
     questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
     commands = [["git", "-C", str(ROOT), *question] for question in questions]
     try:
-        told = [subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands]
+        told = [subprocess.run(c, capture_output=True, encoding="utf-8", check=True).stdout for c in commands]
     except (OSError, subprocess.CalledProcessError):
         return None, None
     return told[0].strip(), bool(told[1])
@@ -261,7 +261,9 @@ def page(executed: Path, title: str) -> None:
     )
     exporter.register_filter("sections", _sections)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": run})
-    (executed.parent / "index.html").write_text(re.sub(r"data:image/png;base64,([^\"]+)", _smaller, html))
+    (executed.parent / "index.html").write_text(
+        re.sub(r"data:image/png;base64,([^\"]+)", _smaller, html), encoding="utf-8"
+    )
 
 
 def _name_figures(cells: Sequence[Any]) -> None:

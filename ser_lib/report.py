@@ -202,7 +202,7 @@ def execute(running: Path) -> None:
 
     row = ledger.read(running)["run"]
     usual, memory = parameters.defaults(row["notebook"]), [0]
-    threading.Thread(target=lambda: os._exit(1) if not os.read(0, 1) else None, daemon=True).start()
+    threading.Thread(target=_end_with_input, daemon=True).start()
     threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
     executed = running / "notebook.ipynb"
     try:
@@ -230,6 +230,15 @@ def execute(running: Path) -> None:
         ledger.update(running, peak_memory_mb=memory[0], error=repr(error))
         raise
     executed.unlink()
+
+
+def _end_with_input() -> None:
+    """End this process and its kernel, whose own processes then end, at the end of the standard input."""
+    if not os.read(0, 1):
+        for kernel in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                kernel.kill()
+        os._exit(1)
 
 
 def _watch_memory(highest: list[int]) -> None:

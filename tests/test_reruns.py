@@ -220,10 +220,10 @@ report.save(table, predictions)""",
 class Clone:
     """A tree with the library and one small notebook, which the command line runs as it runs those of a clone."""
 
-    def __init__(self, folder, recordings):
+    def __init__(self, folder, recordings, code=CELLS):
         shutil.copytree(ROOT / "ser_lib", folder / "ser_lib", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "data").symlink_to(ROOT / "data")
-        cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+        cells = [nbformat.v4.new_code_cell(source) for source in code]
         cells[0].metadata["tags"] = ["parameters"]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         (folder / "notebooks").mkdir()

@@ -55,6 +55,7 @@ lint: $(TESTS)  ## ruff (lint, docstrings, format), mypy and codespell
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(RUN) mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(RUN) codespell_lib
 
 mutants: export OMP_THREAD_LIMIT := 1  # xgboost in a forked process would wait for threads that are not there

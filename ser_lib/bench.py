@@ -24,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import psutil
 import soundfile
 
 from ser_lib import (
@@ -154,8 +155,9 @@ def profile(files: Sequence[str], *, rounds: int) -> dict[str, float]:
 
 def warm(files: list[str], rounds: int) -> dict[str, Any]:
     """All sides and the profile on one core, in a process that started with `ONE_THREAD`."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    here = psutil.Process()
+    if hasattr(here, "cpu_affinity"):  # macOS has none
+        here.cpu_affinity([max(here.cpu_affinity())])
     return {
         "sides": alternate(sides(files), files, rounds=rounds),
         "stages": profile(files, rounds=rounds),
@@ -179,7 +181,7 @@ def extraction(source: str, n_jobs: int) -> dict[str, Any]:
             table = Path(place) / "table.parquet"
             found["clips"], _ = tables.write(source, table, FULL, cache_dir=Path(place), n_jobs=n_jobs)
             found[what] = time.perf_counter() - start
-    with suppress(ImportError):
+    if sys.platform != "win32":
         import resource
 
         get_reusable_executor().shutdown(wait=True)
@@ -195,7 +197,9 @@ def child(work: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, An
     """`work(**arguments)` in a new process of one thread."""
     command = [sys.executable, "-m", "ser_lib.bench", work.__name__, json.dumps(arguments)]
     environment = os.environ | ONE_THREAD
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -284,7 +288,7 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
     found["server"] = bench_server.measure(wav.getvalue(), model, posts)
     out.mkdir(parents=True, exist_ok=True)
     bench_report.figure(found, out / "bench.png")
-    (out / "bench.md").write_text(bench_report.markdown(found))
+    (out / "bench.md").write_text(bench_report.markdown(found), encoding="utf-8")
     return out / "bench.md"
 
 

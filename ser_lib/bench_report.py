@@ -120,7 +120,7 @@ def _machine() -> str:
     """Processor, cores and versions."""
     cpu = platform.processor() or platform.machine()
     with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
     here = []
     for name in LIBRARIES:

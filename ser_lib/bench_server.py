@@ -35,7 +35,7 @@ def running(model: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[
         [sys.executable, ROOT / "serve.py"],
         env=os.environ | {"SER_PORT": "0", "SER_MODEL": str(model)} | environment,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     assert process.stderr is not None  # a pipe
     try:

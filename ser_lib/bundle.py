@@ -186,7 +186,7 @@ def save(
         if before | {"created": created} == json.loads(json.dumps(passport)):
             passport["created"] = before["created"]
     path.with_suffix(".pkl").write_bytes(content)
-    path.write_text(json.dumps(passport, indent=1) + "\n")
+    path.write_text(json.dumps(passport, indent=1) + "\n", encoding="utf-8")
     return passport
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -33,6 +36,18 @@ class Described(click.Command):
         for notebook in dict.fromkeys(run.notebook for run in reruns.plan(named)):
             with formatter.section(f"Parameters of {notebook}"):
                 formatter.write_dl(parameters.help_rows(notebook))
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Inside, Ctrl-C ends this process, and so its runs, without waiting for the threads that wait for them."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # else it is ignored, as in the background of a script
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @click.command(cls=Described)
@@ -91,15 +106,16 @@ def reports(
     else:
         runs = reruns.plan(notebooks, parameters, name=name, out=out)
     several = bool(grid or failed)
-    reruns.execute_all(
-        runs,
-        out,
-        jobs=jobs or (-1 if grid else 1),
-        force=force,
-        keep_going=several,
-        mlflow=mlflow,
-        say=click.echo,
-    )
+    with ended_at_once():
+        reruns.execute_all(
+            runs,
+            out,
+            jobs=jobs or (-1 if grid else 1),
+            force=force,
+            keep_going=several,
+            mlflow=mlflow,
+            say=click.echo,
+        )
 
 
 @click.group(invoke_without_command=True)

@@ -8,11 +8,17 @@ from typing import Any
 
 import click
 
+from ser_lib import console
 from ser_lib.errors import SerError
 
 
 class Told(click.Command):
-    """Shows what a user can mend as one message and exits with 1."""
+    """Shows what a user can mend as one message and exits with 1; every terminal takes what is printed."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run as a program."""
+        console.tolerant()  # before the help, too
+        return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""

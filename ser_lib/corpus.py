@@ -9,6 +9,7 @@ are then told apart by the corpus. What cannot be read is listed by name and lef
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +217,8 @@ def _from_folder(folder: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     )  # folder by folder
     if not paths:
         raise CorpusError(f"{folder}: no recordings ({', '.join(SUFFIXES)}) in it or its subfolders")
+    if odd := next((path for path in paths if re.search("[\ud800-\udfff]", path)), None):
+        raise CorpusError(f"{odd}: the name is not in the system's encoding; rename it, or set PYTHONUTF8=1")
     fits = {name: sum(parse(Path(path)) is not None for path in paths) for name, parse in NAMING.items()}
     scheme = max(fits, key=fits.__getitem__)
     if not fits[scheme]:

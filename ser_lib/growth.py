@@ -38,7 +38,7 @@ def growth(n: int, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         _archive(Path(place), n, _voices(folder))
         command = [sys.executable, "-m", "ser_lib.growth", place]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
     return {"clips": n, **json.loads(said)}
 
 
@@ -61,7 +61,7 @@ def _archive(folder: Path, n: int, voices: list[np.ndarray]) -> None:
         level = 0.2 + 0.7 * i / n
         soundfile.write(folder / name, level * voices[i % len(voices)], RATE, subtype="FLOAT")
         lines.append(f"{name},{i % len(voices)},calm")
-    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _measure(folder: Path) -> dict[str, float]:

@@ -153,14 +153,14 @@ def write(out: Path = REPORTS) -> None:
     markdown = "\n\n".join(text) + "\n"
     _replace(out / "README.md", markdown)
     body = mistune.create_markdown(plugins=["table"])(markdown.partition("\n")[2])
-    page = jinja2.Environment(autoescape=True).from_string((WEB / "runs.html").read_text())
+    page = jinja2.Environment(autoescape=True).from_string((WEB / "runs.html").read_text(encoding="utf-8"))
     _replace(out / "index.html", page.render(runs=runs, body=body, cell=cell))
 
 
 def _replace(path: Path, text: str) -> None:
     """Write a file in one step, since other runs may write it too."""
     new = path.with_name(f"{path.name}.{os.getpid()}")
-    new.write_text(text)
+    new.write_text(text, encoding="utf-8")
     new.replace(path)
 
 
@@ -172,9 +172,9 @@ def readme_tables(names: Collection[str], out: Path = REPORTS) -> str:
 
 def write_readme(names: Collection[str], path: Path = ROOT / "README.md", out: Path = REPORTS) -> None:
     """Put the tables between the two `results` marks of the repository's README."""
-    before, mark, rest = path.read_text().partition("<!-- results -->\n")
+    before, mark, rest = path.read_text(encoding="utf-8").partition("<!-- results -->\n")
     _, end, after = rest.partition("<!-- /results -->")
-    path.write_text(f"{before}{mark}{readme_tables(names, out)}\n{end}{after}")
+    path.write_text(f"{before}{mark}{readme_tables(names, out)}\n{end}{after}", encoding="utf-8")
 
 
 def compare(a: str, b: str, out: Path = REPORTS) -> dict[str, pd.DataFrame]:

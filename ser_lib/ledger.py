@@ -38,13 +38,13 @@ KEY = (
 
 def read(folder: Path) -> dict[str, Any]:
     """A folder's metrics.json: `run`, its row, and `results`."""
-    return json.loads((folder / FILE).read_text())
+    return json.loads((folder / FILE).read_text(encoding="utf-8"))
 
 
 def write(folder: Path, row: Mapping[str, Any], results: list[dict[str, Any]]) -> None:
     """Put a folder's metrics.json in its place at once, for whoever reads at the same time."""
     new = folder / f"{FILE}.new"
-    new.write_text(json.dumps({"run": row, "results": results}, indent=1) + "\n")
+    new.write_text(json.dumps({"run": row, "results": results}, indent=1) + "\n", encoding="utf-8")
     new.replace(folder / FILE)
 
 

@@ -181,7 +181,8 @@ def label_map(source: Path) -> dict[str, str | None]:
     --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     _ = Path(folder, LABELS).write_text("labels: {joy: happy, boredom: null}")
+    ...     text = "labels: {joy: happy, boredom: null}"
+    ...     _ = Path(folder, LABELS).write_text(text, encoding="utf-8")
     ...     label_map(Path(folder))
     {'joy': 'happy', 'boredom': None}
     """

@@ -83,7 +83,7 @@ def cell(notebook: str) -> str:
     path = NOTEBOOKS / f"{notebook}.ipynb"
     if not path.is_file():
         raise ReportError(f"{path}: no such notebook")
-    for one in json.loads(path.read_text())["cells"]:
+    for one in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in one["metadata"].get("tags", ()):
             return "".join(one["source"])
     raise ReportError(f"{path}: no cell is tagged 'parameters'")

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any
+
+LOOK_S = 0.5  # seconds between looks at the process that started this one
 
 
 def parallel(
@@ -81,6 +86,22 @@ def _spread(work: Callable[[Any], Any], items: list[Any], n_jobs: int, chunk: in
             return_as="generator",
             batch_size=chunk,
             pre_dispatch=f"{2 * chunk} * n_jobs",
+            initializer=_end_with,
+            initargs=(os.getpid(),),
         ) as pool,
     ):
         yield from pool(delayed(work)(item) for item in items)
+
+
+def _end_with(parent: int) -> None:
+    """End this process once `parent` has ended, however that did; loky's would stay for five minutes."""
+    import psutil
+
+    def watch() -> None:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(parent)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

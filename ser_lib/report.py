@@ -168,10 +168,10 @@ def execute(running: Path) -> None:
     usual, memory = parameters.defaults(row["notebook"]), [0]
     given = {name: value for name, value in row["parameters"].items() if value != usual[name]}
     path, since = parameters.NOTEBOOKS / f"{row['notebook']}.ipynb", time.time()
-    cells = len(json.loads(path.read_text())["cells"]) + bool(
+    cells = len(json.loads(path.read_text(encoding="utf-8"))["cells"]) + bool(
         given
     )  # which papermill puts into one of their own
-    threading.Thread(target=lambda: os._exit(1) if not os.read(0, 1) else None, daemon=True).start()
+    threading.Thread(target=_end_with_input, daemon=True).start()
     threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
     executed = running / "notebook.ipynb"
     try:
@@ -201,6 +201,15 @@ def execute(running: Path) -> None:
         raise
     executed.unlink()
     (running / display.FILE).unlink(missing_ok=True)
+
+
+def _end_with_input() -> None:
+    """End this process and its kernel, whose own processes then end, at the end of the standard input."""
+    if not os.read(0, 1):
+        for kernel in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                kernel.kill()
+        os._exit(1)
 
 
 def _watch_memory(highest: list[int]) -> None:
@@ -233,7 +242,7 @@ def page(executed: Path, title: str) -> None:
     )
     exporter.register_filter("sections", _sections)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": run})
-    (executed.parent / "index.html").write_text(html)
+    (executed.parent / "index.html").write_text(html, encoding="utf-8")
 
 
 def _take_figures(cells: Sequence[Any], folder: Path) -> None:

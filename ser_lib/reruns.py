@@ -135,7 +135,7 @@ def grid(path: Path, notebooks: Sequence[str], given: Mapping[str, str], out: Pa
         As `plan`, or the file is not such a list, or two combinations would share a folder.
     """
     try:
-        lists = yaml.safe_load(path.read_text())
+        lists = yaml.safe_load(path.read_text(encoding="utf-8"))
         wrong = [name for name, values in lists.items() if not isinstance(values, list) or not values]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise ReportError(
@@ -230,7 +230,7 @@ def _in_a_process(running: Path, processes: int | None) -> int:
     if processes:
         environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
     log = running / "stderr.txt"
-    with log.open("w") as errors:
+    with log.open("w", encoding="utf-8") as errors:
         command = [sys.executable, "-m", "ser_lib.report", str(running)]
         quiet: dict[str, Any] = {"stdout": errors, "stderr": errors} if processes else {}
         # its standard input ends when this process does, and then it ends

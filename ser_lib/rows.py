@@ -87,6 +87,6 @@ def stamp(path: str) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds; zeros if there is no such file."""
     try:
         about = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter, of a name that this system cannot encode
         return 0, 0
     return about.st_size, about.st_mtime_ns

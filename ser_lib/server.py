@@ -137,9 +137,8 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each request that waits
     threadpool_limits(1)  # of BLAS, within each of the server's threads
-    with suppress(
-        AttributeError, OSError
-    ):  # glibc's M_ARENA_MAX: one heap, not one a thread that keeps its most
+    # of glibc alone; M_ARENA_MAX: one heap, not one a thread that keeps its most
+    with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(-8, 1)
     HTTPChannel.error_task_class = type("Problem", (ProblemTask,), {"max_bytes": max_bytes})
     serving = waitress.create_server(

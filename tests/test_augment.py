@@ -128,7 +128,7 @@ def test_names_are_unique_and_for_reading():
 
 def test_the_repr_is_the_same_in_another_process():
     code = "from ser_lib.stress import STRESS; print(repr(STRESS))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert out.stdout.strip() == repr(STRESS)
 
 

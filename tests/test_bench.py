@@ -183,7 +183,7 @@ def test_the_quick_run_writes_the_report_and_its_figure(tmp_path, monkeypatch):
     )
     assert done.exit_code == 0, done.output
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
-    text = (out / "bench.md").read_text()
+    text = (out / "bench.md").read_text(encoding="utf-8")
     assert "6 clips of synthesised speech (3.5 s, wav)" in text
     for part in ("tutorials, from the file", "| pitch |", "predict clip.wav", "| 2 | ", "99th percentile"):
         assert part in text, part

@@ -75,7 +75,7 @@ def tiny(saved, tmp_path):
 
 def edit(path: Path, **changes) -> None:
     """Change the passport."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 def again(path: Path, without: str = "", **changes) -> Bundle:
@@ -126,7 +126,7 @@ def test_the_files_of_a_model(tmp_path, name):
     passport = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
     booster = {versions.BOOSTER} if name == "xgboost" else set()
     assert passport["libraries"] == {k: here[k] for k in here.keys() - {versions.BOOSTER} | booster}
-    assert path.read_text() == json.dumps(passport, indent=1) + "\n"
+    assert path.read_text(encoding="utf-8") == json.dumps(passport, indent=1) + "\n"
     assert path.with_suffix(".pkl").read_bytes()[:2] == b"\x80\x05"  # every Python since 3.8 reads it
     assert bundle.load(path).passport == passport
 
@@ -254,7 +254,7 @@ def test_golden_clips_tell_another_model(tiny):
 
 
 def test_golden_clips_may_differ_by_the_tolerance(tiny, monkeypatch):
-    golden = json.loads(tiny.read_text())["golden"]
+    golden = json.loads(tiny.read_text(encoding="utf-8"))["golden"]
     label, p = next(iter(golden[0].items()))
     edit(tiny, golden=[golden[0] | {label: p + 0.25}, *golden[1:]])
     monkeypatch.setattr(bundle, "GOLDEN_TOLERANCE", abs(p - (p + 0.25)))
@@ -326,14 +326,14 @@ def test_one_flipped_bit_is_refused(tiny):
 
 
 def test_other_features_are_refused(tiny):
-    config = json.loads(tiny.read_text())["feature_config"]
+    config = json.loads(tiny.read_text(encoding="utf-8"))["feature_config"]
     edit(tiny, feature_config=config | {"hop": 80})
     with pytest.raises(BundleError, match=r"tiny\.json: its features are not those of this ser_lib"):
         bundle.load(tiny)
 
 
 def test_renamed_feature_is_refused(tiny):
-    names = json.loads(tiny.read_text())["feature_names"]
+    names = json.loads(tiny.read_text(encoding="utf-8"))["feature_names"]
     edit(tiny, feature_names=[*names[:-1], "loudness_of_old"])
     with pytest.raises(BundleError, match="its features are not those of this ser_lib"):
         bundle.load(tiny)
@@ -361,17 +361,19 @@ def refusal(path: Path) -> str:
 
 
 def test_refused_files_are_named_with_the_remedy(tiny, tmp_path):
-    missing, whole = tmp_path / "none.json", json.loads(tiny.read_text())
+    missing, whole = tmp_path / "none.json", json.loads(tiny.read_text(encoding="utf-8"))
     assert refusal(missing) == f"{missing}: no such file; {bundle.CHOOSE}"
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read (Is a directory); {bundle.CHOOSE}"
-    tiny.write_text("[1]")
+    tiny.write_text("[1]", encoding="utf-8")
     assert refusal(tiny) == f"{tiny}: not a passport (it lacks {', '.join(bundle.REQUIRED)}); {bundle.CHOOSE}"
-    tiny.write_text(json.dumps({name: value for name, value in whole.items() if name != "golden"}))
+    tiny.write_text(
+        json.dumps({name: value for name, value in whole.items() if name != "golden"}), encoding="utf-8"
+    )
     assert refusal(tiny) == f"{tiny}: not a passport (it lacks golden); {bundle.CHOOSE}"
 
 
 def test_refused_features_are_named_with_the_remedy(tiny):
-    kept = json.loads(tiny.read_text())["feature_config"]
+    kept = json.loads(tiny.read_text(encoding="utf-8"))["feature_config"]
     edit(tiny, feature_config={})
     assert refusal(tiny) == f"{tiny}: its features are not those of this ser_lib ('audio'); {bundle.CHOOSE}"
     edit(tiny, feature_config=kept, feature_hash="0")
@@ -430,7 +432,7 @@ def test_golden_clips_tell_of_every_model(tiny):
 
 
 def test_refused_golden_clips_are_named_with_the_remedy(tiny):
-    found, *others = json.loads(tiny.read_text())["golden"]
+    found, *others = json.loads(tiny.read_text(encoding="utf-8"))["golden"]
     label = next(iter(found))
     edit(tiny, golden=[dict.fromkeys(found, 2.0), *others])
     assert refusal(tiny) == (

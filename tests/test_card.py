@@ -12,7 +12,7 @@ from ser_lib.ledger import REPORTS
 
 def passport(corpus: str, **training) -> dict:
     """The shipped passport, of another corpus."""
-    shipped = json.loads(bundle.DEFAULT.read_text())
+    shipped = json.loads(bundle.DEFAULT.read_text(encoding="utf-8"))
     told = {"corpus": corpus, "data_hash": "ab12", "clips": 339, "speakers": 10, "copies": 0, "seed": 0}
     chosen = shipped["chosen"] | {"gain_of_copies": None}
     return shipped | {"training": told | training, "licence": card.licence([corpus]), "chosen": chosen}
@@ -34,13 +34,13 @@ def test_the_licence_is_that_of_the_recordings(corpora, given, expected):
 
 
 def test_the_shipped_model_is_of_ravdess():
-    shipped = json.loads(bundle.DEFAULT.read_text())
+    shipped = json.loads(bundle.DEFAULT.read_text(encoding="utf-8"))
     text = card.model_card(shipped)
     assert "1440 clips of 24 speakers of RAVDESS (Livingstone & Russo 2018): acted, North American" in text
     assert f"and {shipped['training']['copies']} copies of them at other speeds" in text
     assert "studio recordings. Noise, telephone lines" in text
     assert shipped["licence"] == card.licence(["ravdess"])
-    committed = (REPORTS / "04_choose_and_export" / "MODEL_CARD.md").read_text()
+    committed = (REPORTS / "04_choose_and_export" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert committed.split()[:20] == text.split()[:20]
 
 

@@ -47,7 +47,7 @@ def clips(tmp_path):
     (folder / "more").mkdir(parents=True)
     (folder / "=1+1.wav").write_bytes(wav(speech("happy", 2)))
     (folder / "more" / "calm.wav").write_bytes(wav(speech("calm", 2)))
-    (folder / "notes.txt").write_text("no recording")
+    (folder / "notes.txt").write_text("no recording", encoding="utf-8")
     return folder
 
 
@@ -143,7 +143,7 @@ def test_a_table_has_one_line_a_file_and_warns_beside_it(tiny, tmp_path):
 @pytest.mark.parametrize("form", ["table", "jsonl", "csv"])
 def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(tiny, clips, tmp_path, form):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.wav").write_text("not audio")
+    (tmp_path / "bad.wav").write_text("not audio", encoding="utf-8")
     asked = (tmp_path / "gone.wav", tmp_path / "empty", tmp_path / "bad.wav", clips / "more")
     done = call("predict", "-q", "--model", tiny, "--format", form, *asked)
     assert done.exit_code == 1
@@ -206,7 +206,7 @@ def test_a_wrong_command_is_2(arguments):
 
 def test_a_terminal_gets_a_table_and_a_pipe_json(tiny, clips):
     command = [sys.executable, "-m", "ser_lib", "predict", "--model", str(tiny), str(clips / "more")]
-    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    piped = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert json.loads(piped.stdout)["emotion"] == "calm"
     ours, theirs = pty.openpty()
     subprocess.run(command, stdout=theirs, stderr=subprocess.DEVNULL, check=True)
@@ -230,7 +230,7 @@ def manifest(tiny_corpus, tmp_path):
             emotion, speaker = path.stem[6:8], path.stem[-2:]
             if keep(speaker, emotion):
                 lines.append(f"{path},{speaker},{emotion}")
-        (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
+        (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return tmp_path / "mine.csv"
 
     return write
@@ -238,7 +238,7 @@ def manifest(tiny_corpus, tmp_path):
 
 def test_a_corpus_that_can_be_trusted(manifest, tmp_path):
     path = manifest(lambda speaker, emotion: emotion in ("03", "05", "08"))
-    (tmp_path / "labels.yaml").write_text("labels: {03: happy, 05: angry, 08: null}")
+    (tmp_path / "labels.yaml").write_text("labels: {03: happy, 05: angry, 08: null}", encoding="utf-8")
     done = call("corpus", "check", path)
     assert done.exit_code == 0, done.output
     assert "labels.yaml: 03 → happy, 18 clip(s)" in done.stdout
@@ -264,10 +264,10 @@ def test_nothing_is_decoded_twice(manifest, monkeypatch):
 def test_a_corpus_that_cannot_be_trusted(manifest, tmp_path):
     """One speaker, a class of two clips, an unreadable, an empty, a silent and a missing file."""
     path = manifest(lambda speaker, emotion: speaker == "01" and emotion in ("01", "03"))
-    (tmp_path / "note.wav").write_text("no recording")
+    (tmp_path / "note.wav").write_text("no recording", encoding="utf-8")
     (tmp_path / "empty.wav").touch()
     (tmp_path / "silent.wav").write_bytes(wav(np.zeros(16_000)))
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.writelines(f"{name}.wav,01,03\n" for name in ("note", "empty", "silent", "gone"))
     done = call("corpus", "check", path)
     assert done.exit_code == 1

@@ -40,7 +40,7 @@ def address(tmp_path_factory):
     common = ["--scheduler-file", str(told), "--no-dashboard"]
     scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", *common]
     worker = ["distributed.cli.dask_worker", "--nthreads", "1", "--local-directory", str(folder), *common]
-    with (folder / "log").open("w") as log:
+    with (folder / "log").open("w", encoding="utf-8") as log:
         processes = [
             subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log, env=environment)
             for arguments in (scheduler, worker, worker)
@@ -116,7 +116,7 @@ def test_work_that_ends_every_process_costs_itself(address):
 
 
 def test_workers_that_lack_the_code_are_named_and_not_waited_for(address, tmp_path, monkeypatch):
-    (tmp_path / "only_here.py").write_text("def work(i):\n    return i\n")
+    (tmp_path / "only_here.py").write_text("def work(i):\n    return i\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     import only_here
 

@@ -89,9 +89,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):
     put(folder / "holiday.wav")
     put(tmp_path / "copy" / "03-01-01-01-01-01-01.wav", numbered(1))
     (folder / "03-01-02-01-01-01-01.wav").touch()
-    (folder / "03-01-03-01-01-01-01.wav").write_text("not a recording\n" * 100)
+    (folder / "03-01-03-01-01-01-01.wav").write_text("not a recording\n" * 100, encoding="utf-8")
     (folder / "._03-01-04-01-01-01-01.wav").write_bytes(b"left by another system")
-    (folder / "notes.txt").write_text("no audio")
+    (folder / "notes.txt").write_text("no audio", encoding="utf-8")
     held = read(tmp_path)
     assert list(held.clips["path"]) == [str(good)]
     problems = {Path(path).name: problem for path, problem in held.problems.itertuples(index=False)}
@@ -212,7 +212,7 @@ def test_paths_that_start_at_the_working_folder_are_refused_with_the_right_ones(
         CorpusError, match=r"my/clips/0\.wav is not in the folder of the CSV, .* as clips/0\.wav$"
     ):
         read(path)
-    path.write_text("path,speaker,emotion\nclips/0.wav,1,happy\n")
+    path.write_text("path,speaker,emotion\nclips/0.wav,1,happy\n", encoding="utf-8")
     assert len(read(Path("my/mine.csv")).clips) == 1
 
 
@@ -261,7 +261,7 @@ def labelled(folder: Path, text: str) -> Path:
     path = manifest(
         folder, "path,speaker,emotion\nclips/0.wav,1,happy\nclips/1.wav,1,joy\nclips/2.wav,2,01\n"
     )
-    (folder / "labels.yaml").write_text(text)
+    (folder / "labels.yaml").write_text(text, encoding="utf-8")
     return path
 
 
@@ -282,7 +282,7 @@ def test_labels_are_renamed_and_left_out(tmp_path):
 def test_labels_of_a_folder_lie_in_it(tmp_path):
     for n, name in enumerate(("03a01La", "03a01Fa", "03a01Wa")):
         put(tmp_path / f"{name}.wav", numbered(n))
-    (tmp_path / "labels.yaml").write_text("labels:\n  bored: ~\n  happy: glad\n")
+    (tmp_path / "labels.yaml").write_text("labels:\n  bored: ~\n  happy: glad\n", encoding="utf-8")
     assert read(tmp_path).clips["emotion"].to_list() == ["glad", "angry"]
     (tmp_path / "labels.yaml").unlink()
     assert set(read(tmp_path).clips["emotion"]) == {"happy", "bored", "angry"}
@@ -348,7 +348,7 @@ def test_manifests_of_one_name_are_refused(tmp_path):
         CorpusError, match=r"a/mine\.csv and .*b/mine\.csv: both of corpus 'mine'.*rename one"
     ):
         read(f"{paths[0]},{paths[1]}")
-    paths[1].write_text("path,speaker,emotion,corpus\nclips/0.wav,1,sad,other\n")
+    paths[1].write_text("path,speaker,emotion,corpus\nclips/0.wav,1,sad,other\n", encoding="utf-8")
     assert read(f"{paths[0]},{paths[1]}").clips["speaker"].to_list() == ["mine:1", "other:1"]
 
 

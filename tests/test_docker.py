@@ -19,7 +19,11 @@ from test_serve import wait_for
 
 from ser_lib import ROOT
 
-LINES = [line for line in (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines() if line]
+LINES = [
+    line
+    for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    if line
+]
 STEPS = [line.split(maxsplit=1) for line in LINES if not line.startswith("#")]
 
 
@@ -39,23 +43,29 @@ def test_it_is_known_steps_as_a_user_without_rights():
 
 
 def test_every_copy_is_there_and_let_through():
-    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    let_in = [
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    ]
     for rest in said("COPY"):
         *sources, _ = shlex.split(rest)
         for source in sources:
             assert (ROOT / source).exists()
             assert source in let_in
-    assert (ROOT / ".dockerignore").read_text().splitlines()[0] == "*"
+    assert (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()[0] == "*"
 
 
 def test_the_lock_is_a_part_of_the_whole_lock():
     def pins(name: str) -> dict[str, str]:
-        return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        return dict(
+            re.findall(r"^([a-z0-9.-]+)==(\S+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        )
 
     small, whole = pins("requirements-serve.lock"), pins("requirements.lock")
     assert small.items() <= whole.items()
     assert not {"jupyterlab", "matplotlib", "librosa", "xgboost-cpu"} & set(small)
-    text = (ROOT / "requirements-serve.lock").read_text()
+    text = (ROOT / "requirements-serve.lock").read_text(encoding="utf-8")
     assert text.count("==") <= text.count("--hash=sha256:")
     assert "://" not in text
 
@@ -77,7 +87,7 @@ def image(tmp_path_factory):
     python = app.parent / "venv" / "bin" / "python"
     install = next(rest for rest in said("RUN") if rest.startswith("pip install"))
     done = subprocess.run(
-        [python, "-I", "-m", *shlex.split(install)], cwd=app, capture_output=True, text=True
+        [python, "-I", "-m", *shlex.split(install)], cwd=app, capture_output=True, encoding="utf-8"
     )
     if done.returncode and not os.environ.get("CI"):
         pytest.skip(f"the lock cannot be installed here: {done.stderr.splitlines()[-1:]}")
@@ -106,7 +116,7 @@ def test_what_is_installed_answers_a_request(image):
     health = json.loads(re.search(r"CMD (\[.*\])", said("HEALTHCHECK")[0])[1])
     environment = {"SER_PORT": "8000", "SER_MODEL": str(app.parent / "tiny.json"), "PATH": os.environ["PATH"]}
     process = subprocess.Popen(
-        [python, *command[1:]], cwd=app, env=environment, stderr=subprocess.PIPE, text=True
+        [python, *command[1:]], cwd=app, env=environment, stderr=subprocess.PIPE, encoding="utf-8"
     )
     try:
         line = next(line for line in process.stderr if "Serving on" in line)

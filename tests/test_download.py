@@ -377,7 +377,7 @@ def test_an_interrupted_unpacking_leaves_nothing_behind(fault, server, folder, m
 
 
 def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
-    (tmp_path / "data").write_text("a file, not a folder")
+    (tmp_path / "data").write_text("a file, not a folder", encoding="utf-8")
     with pytest.raises(CorpusError, match=r"data/ravdess: .*put that right and run `make data` again"):
         fetch_ravdess(tmp_path / "data" / "ravdess", url=server.url, **facts())
 

@@ -57,7 +57,7 @@ CITED = (  # of other people's papers, and conventions
 
 @cache
 def passport() -> dict:
-    return json.loads(bundle.DEFAULT.read_text())
+    return json.loads(bundle.DEFAULT.read_text(encoding="utf-8"))
 
 
 @cache
@@ -69,7 +69,7 @@ def clips() -> pd.DataFrame:
 
 def found(run: str, **about: object) -> pd.DataFrame:
     """The rows of one run's `metrics.json` that are about something."""
-    rows = pd.DataFrame(json.loads((REPORTS / run / "metrics.json").read_text())["results"])
+    rows = pd.DataFrame(json.loads((REPORTS / run / "metrics.json").read_text(encoding="utf-8"))["results"])
     for column, value in about.items():
         rows = rows[rows[column] == value]
     return rows
@@ -80,9 +80,9 @@ def shares(column: str) -> pd.Series:
 
 
 def of_readme() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    newest = re.search(r"3\.\d+ to (3\.\d+)", (ROOT / "requirements.lock").read_text())[1]
-    openapi = json.loads((ROOT / "ser_lib" / "web" / "openapi.json").read_text())["openapi"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    newest = re.search(r"3\.\d+ to (3\.\d+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"))[1]
+    openapi = json.loads((ROOT / "ser_lib" / "web" / "openapi.json").read_text(encoding="utf-8"))["openapi"]
     asked = inspect.signature(calibration.nested).parameters
     kept = {"accuracy": found("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
     kept["level"] = found("04_choose_and_export", metric="coverage", level=0.9)["value"].item()
@@ -150,7 +150,7 @@ def prose(text: str) -> str:
 
 @pytest.mark.parametrize("document", SAID)
 def test_every_figure_in_prose_is_computed(document):
-    text = prose((ROOT / document).read_text())
+    text = prose((ROOT / document).read_text(encoding="utf-8"))
     for phrase in SAID[document]():
         assert phrase in text, f"{document}: should say {phrase!r}"
         text = text.replace(phrase, "")
@@ -167,7 +167,7 @@ def test_a_figure_typed_by_hand_is_seen():
 
 def test_a_table_typed_by_hand_is_refused_too():
     """Beside the generated ones, README's tables hold no figure but those of prose."""
-    rest = prose((ROOT / "README.md").read_text())
+    rest = prose((ROOT / "README.md").read_text(encoding="utf-8"))
     assert "<!-- results" not in rest
     assert not re.search(r"\d\.\d %", rest.replace("12.5 %", ""))
 
@@ -177,7 +177,7 @@ def test_the_model_card_is_what_the_passport_and_the_predictions_make():
     unheard = pd.read_parquet(folder / "predictions.parquet")
     groups = found("04_choose_and_export", metric="uar_group")
     text = card.model_card(passport(), metrics.per_class(unheard, EIGHT), groups[groups["kind"] != "speaker"])
-    assert (folder / "MODEL_CARD.md").read_text() == text
+    assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == text
 
 
 def test_the_passport_holds_the_metrics_of_the_report():
@@ -244,12 +244,14 @@ def test_the_index_of_the_reports_is_made_of_their_metrics(tmp_path):
             (tmp_path / path.parent.name / path.name).symlink_to(path)
     index.write(tmp_path)
     for name in ("README.md", "index.html"):
-        assert (tmp_path / name).read_text() == (REPORTS / name).read_text(), f"{name}: run `make reports`"
+        assert (tmp_path / name).read_text(encoding="utf-8") == (REPORTS / name).read_text(
+            encoding="utf-8"
+        ), f"{name}: run `make reports`"
 
 
 @pytest.mark.parametrize("page", finished("**/*.html"), ids=lambda page: page.parent.name)
 def test_a_report_names_no_place_of_the_machine_that_made_it(page):
-    found = re.findall(r"(?:/home|/root|/tmp|/Users|site-packages)/[^<\s]*", page.read_text())
+    found = re.findall(r"(?:/home|/root|/tmp|/Users|site-packages)/[^<\s]*", page.read_text(encoding="utf-8"))
     assert found == []
 
 
@@ -260,14 +262,14 @@ def test_a_set_has_the_columns_that_its_module_says(name):
 
 
 def test_the_version_is_one():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == __version__
-    licence = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    licence = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license"]
     assert licence == f"{citation['license']} AND CC-BY-NC-SA-4.0"  # of the code, and of the model beside it
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "data/README.md", "reports/README.md"])
 def test_links_to_files_lead_somewhere(document):
     path = ROOT / document
-    for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+    for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link

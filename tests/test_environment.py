@@ -15,7 +15,7 @@ import yaml
 from ser_lib import ROOT, index, reruns
 from ser_lib.ledger import REPORTS
 
-LOCK = (ROOT / "requirements.lock").read_text()
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PINNED = {
     match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", LOCK, flags=re.M)
 }  # one version a package, whatever the Python
@@ -30,7 +30,7 @@ def test_the_lock_has_one_version_and_hashes_for_each_package():
 
 
 def test_the_lock_covers_what_the_project_asks_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     asked = [item for part in ("notebooks", "dask", "dev") for item in extras[part]] + project["dependencies"]
     names = {re.match(r"[A-Za-z0-9_-]+", item)[0].replace("_", "-") for item in asked} - {"ser-lib"}
@@ -38,7 +38,7 @@ def test_the_lock_covers_what_the_project_asks_for():
 
 
 def test_conda_installs_the_same_lock():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
     assert pip == {"pip": ["-r requirements.lock"]}
     assert sorted(conda) == ["pip", "python=3.11"]
@@ -52,7 +52,7 @@ def test_what_runs_is_what_is_locked(name):
 
 
 def test_the_readme_shows_the_committed_results():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = text.partition("<!-- results -->\n")[2].partition("<!-- /results -->")[0]
     assert shown.strip() == index.readme_tables(reruns.STANDARD)
     assert shown.startswith("| who listens |")
@@ -60,7 +60,7 @@ def test_the_readme_shows_the_committed_results():
 
 
 def test_the_shipped_model_is_the_one_that_the_reports_chose():
-    passport = json.loads((ROOT / "models" / "ser.json").read_text())
+    passport = json.loads((ROOT / "models" / "ser.json").read_text(encoding="utf-8"))
     results = index.read_results()
     served = results[(results["run"] == "04_choose_and_export") & (results["metric"] == "uar")]
     by_protocol = served.set_index("protocol")[["model", "value"]].T.to_dict("list")
@@ -74,7 +74,7 @@ def test_the_shipped_model_is_the_one_that_the_reports_chose():
 
 def values(path: Path) -> dict[tuple, float]:
     """Of `metrics.json`, by what they are about."""
-    rows = json.loads(path.read_text())["results"]
+    rows = json.loads(path.read_text(encoding="utf-8"))["results"]
     bounds = ("value", "low", "high")
     return {tuple((key, str(row[key])) for key in row if key not in bounds): row["value"] for row in rows}
 

@@ -294,7 +294,9 @@ def test_a_first_clip_does_not_wait_for_librosa():
         "for name in SETS: extract(Audio(y, 16_000, 'y', 1.0, 16_000, 1), FeatureConfig(name))\n"
         "print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    )
     assert not {"librosa", "numba", "sklearn", "pandas", "matplotlib"} & set(done.stdout.split())
 
 

@@ -78,7 +78,11 @@ def resident_kb(pid: int) -> int:
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
         return 0
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return next(
+        int(line.split()[1])
+        for line in status.read_text(encoding="utf-8").splitlines()
+        if line.startswith("VmRSS")
+    )
 
 
 def test_nothing_takes_the_server_down(server):

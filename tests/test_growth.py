@@ -28,7 +28,7 @@ def peak(n: int, folder: Path) -> int:
     """Bytes held at most while a table of `n` rows is written."""
     folder.mkdir()
     lines = ["path,speaker,emotion", *(f"{i}.wav,a,sad" for i in range(n))]
-    (folder / "clips.csv").write_text("\n".join(lines))
+    (folder / "clips.csv").write_text("\n".join(lines), encoding="utf-8")
     tracemalloc.start()
     try:
         n_rows, problems = tables.write(
@@ -46,7 +46,7 @@ def peak(n: int, folder: Path) -> int:
 
 def test_ten_times_the_rows_are_never_held():
     """In a process of its own: here other tests' garbage and threads would be counted too."""
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
     assert small > 500 * N_FEATURES * 4

@@ -72,7 +72,7 @@ def test_only_one_of_many_gets_a_run(tmp_path):
 
 def test_a_run_whose_process_is_gone_has_failed_and_is_taken_over(tmp_path):
     running = ledger.start("03_a", ROW, tmp_path)
-    (running / "half.png").write_text("")
+    (running / "half.png").write_text("", encoding="utf-8")
     ledger.update(running, process=ledger.begun(running)["process"] | {"id": ended_process()})
     (row,) = ledger.runs(tmp_path)
     assert (row["status"], row["error"]) == ("failed", "its process was ended")
@@ -177,7 +177,7 @@ def test_the_command_lists_and_removes(tmp_path):
 
 def test_a_damaged_row_does_not_hide_the_others(tmp_path):
     done(tmp_path, "03_a")
-    (done(tmp_path, "03_b") / ledger.FILE).write_text("{")
+    (done(tmp_path, "03_b") / ledger.FILE).write_text("{", encoding="utf-8")
     rows = ledger.runs(tmp_path)
     assert [(row["name"], row["status"]) for row in rows] == [("03_a", "done"), ("03_b", "failed")]
     assert "metrics.json: damaged" in rows[1]["error"]
@@ -276,7 +276,7 @@ def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
             for level in (0.8, 0.9)
         ),
     ]
-    (done(out, "03_a", results, **about) / "notes.txt").write_text("kept")
+    (done(out, "03_a", results, **about) / "notes.txt").write_text("kept", encoding="utf-8")
     ledger.finish(ledger.start("03_b", ROW | about, out), "failed", seconds=2.5, error="cell 3: no", cell=3)
     ledger.start("03_c", ROW | about, out)
     for _ in range(2):  # the second time there is nothing left to log

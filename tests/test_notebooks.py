@@ -51,7 +51,7 @@ def out(tiny_corpus, tmp_path_factory):
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_is_stripped_and_asks_predicts_answers(path):
-    cells = json.loads(path.read_text())["cells"]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
     assert all(len("".join(cell["source"]).splitlines()) <= 16 for cell in code)
@@ -67,7 +67,7 @@ def test_a_notebook_is_stripped_and_asks_predicts_answers(path):
 def test_cells_need_what_came_before_them_only(path):
     """The order of execution is that of reading, also in what runs on request alone."""
     known = set(dir(builtins))
-    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         if cell["cell_type"] != "code":
             continue
         nodes = list(ast.walk(ast.parse("".join(cell["source"]))))
@@ -103,11 +103,11 @@ def _tagged(cells):
     ],
 )
 def test_a_run_leaves_a_page_figures_and_metrics(out, run, figures):
-    page = (out / run / "index.html").read_text()
+    page = (out / run / "index.html").read_text(encoding="utf-8")
     assert "<script src=" not in page  # the page loads nothing from elsewhere
     assert sys.prefix not in page  # nor does it show a warning with a path of this machine
     assert {path.stem for path in (out / run).glob("*.webp")} == figures
-    kept = json.loads((out / run / "metrics.json").read_text())
+    kept = json.loads((out / run / "metrics.json").read_text(encoding="utf-8"))
     assert set(kept["run"]["parameters"]) == set(defaults(kept["run"]["notebook"]))
     assert kept["run"]["status"] == "done"
     assert kept["run"]["peak_memory_mb"] > 50
@@ -120,7 +120,9 @@ def test_predictions_and_metrics_tell_the_same(out):
     from sklearn.metrics import recall_score
 
     predictions = pd.read_parquet(out / "03_eight" / "predictions.parquet")
-    results = pd.DataFrame(json.loads((out / "03_eight" / "metrics.json").read_text())["results"])
+    results = pd.DataFrame(
+        json.loads((out / "03_eight" / "metrics.json").read_text(encoding="utf-8"))["results"]
+    )
     for (protocol, model), part in predictions.groupby(["protocol", "model"]):
         uar = results[results["metric"] == "uar"]
         row = uar[(uar["protocol"] == protocol) & (uar["model"] == model)].iloc[0]
@@ -142,23 +144,23 @@ def test_the_exported_model_is_the_best_inside_the_folds_and_serves(out, tiny_co
     answer = chosen.predict(next(tiny_corpus.rglob("*.wav")))
     assert answer["emotion"] in EIGHT
     assert set(answer["intensity"]) == {"normal", "strong"}
-    card = (out / "04_choose_and_export" / "MODEL_CARD.md").read_text()
+    card = (out / "04_choose_and_export" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"{100 * headline[0]:.1f} %" in card
     assert "normal or strong" in card
 
 
 def test_the_index_shows_table_and_figures(out):
-    text = (out / "README.md").read_text()
+    text = (out / "README.md").read_text(encoding="utf-8")
     assert "| eight | mlp |" in text
     assert "random split" in text
     for path in out.glob("*/*.webp"):
         assert f"]({path.parent.name}/{path.name})" in text
-        assert f'src="{path.parent.name}/{path.name}"' in (out / "index.html").read_text()
+        assert f'src="{path.parent.name}/{path.name}"' in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_what_is_odd_is_reported(out):
     """The tiny corpus is no full grid, and 01 says so."""
-    page = (out / "01_eda" / "index.html").read_text()
+    page = (out / "01_eda" / "index.html").read_text(encoding="utf-8")
     missing, _ = check_ravdess_grid(pd.DataFrame({"clip_id": []}))
     assert len(missing) == 1440
     assert "missing of the grid" in page
@@ -168,22 +170,24 @@ def test_a_failing_notebook_keeps_its_copy_and_the_last_good_report(out, tmp_pat
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
     good = tmp_path / "01_eda"
     good.mkdir()
-    (good / "metrics.json").write_text("{}")
+    (good / "metrics.json").write_text("{}", encoding="utf-8")
     with pytest.raises(
         ReportError,
         match=r"run 01_eda of 01_eda: cell \d+: ReportError: 01_eda: emotions='happy,bored': 'bored'",
     ):
         reruns.execute(reruns.Run("01_eda", "01_eda", {"emotions": "happy,bored"}), tmp_path)
-    copy = json.loads((tmp_path / "01_eda.failed" / "notebook.ipynb").read_text())
+    copy = json.loads((tmp_path / "01_eda.failed" / "notebook.ipynb").read_text(encoding="utf-8"))
     assert any(
         output["output_type"] == "error" for cell in copy["cells"] for output in cell.get("outputs", ())
     )
-    assert (good / "metrics.json").read_text() == "{}"
+    assert (good / "metrics.json").read_text(encoding="utf-8") == "{}"
 
 
 def _papermill(arguments, cwd, environment):
     command = [sys.executable, "-m", "papermill", *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("folder", ["", "notebooks"])
@@ -194,7 +198,7 @@ def test_plain_papermill_works_from_the_root_and_from_the_notebooks(folder, tiny
         [str(notebook), str(tmp_path / "o.ipynb"), "-p", "emotions", "four"], ROOT / folder, environment
     )
     assert done.returncode == 0, done.stderr
-    kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    kept = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert kept["run"]["parameters"]["emotions"] == "four"
 
 

@@ -24,7 +24,12 @@ QUICK = ["-p", "feature_set=compact", "-p", "seeds=0"]
 
 def commands() -> str:
     """What the README's section on one's own corpus has a reader type."""
-    section = (ROOT / "README.md").read_text().partition("\n## Your own corpus\n")[2].partition("\n## ")[0]
+    section = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("\n## Your own corpus\n")[2]
+        .partition("\n## ")[0]
+    )
     (block,) = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
     return block
 
@@ -54,7 +59,12 @@ def test_the_readme_leads_from_a_folder_to_a_served_prediction(clone, emodb):
         "PYTHONPATH": str(clone),
     }
     shell = ["bash", "-e", "-c", typed]
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    how = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "encoding": "utf-8",
+        "start_new_session": True,
+    }
     with subprocess.Popen(shell, cwd=clone, env=environment, **how) as process:
         try:
             told, errors = process.communicate(timeout=1800)
@@ -74,7 +84,7 @@ def test_the_readme_leads_from_a_folder_to_a_served_prediction(clone, emodb):
     assert passport["headline"]["low"] > 0.5  # twice chance, on speakers never heard
     assert passport["training"]["speakers"] == 10
     assert passport["licence"] == "not stated"
-    card = (clone / "my" / "reports" / "served" / "MODEL_CARD.md").read_text()
+    card = (clone / "my" / "reports" / "served" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"{passport['training']['clips']} clips of 10 speakers of EMO-DB (Burkhardt et al. 2005)" in card
     assert "RAVDESS" not in card + json.dumps(passport)
 
@@ -98,7 +108,7 @@ def manifest(tiny_corpus, tmp_path):
             if emotion and keep(speaker, emotion, counts.get(emotion, 0)):
                 counts[emotion] = counts.get(emotion, 0) + 1
                 lines.append(f"{path},{speaker},{emotion}")
-        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
         return tmp_path / name
 
     return write
@@ -147,8 +157,8 @@ def test_a_report_on_too_little_fails_on_one_line_and_leaves_the_ledger(manifest
 def test_an_unreadable_file_is_named_by_the_check_and_left_out_by_the_report(manifest, tmp_path):
     path = manifest()
     assert call("corpus", "check", path).exit_code == 0
-    (tmp_path / "note.wav").write_text("no recording")
-    with path.open("a") as file:
+    (tmp_path / "note.wav").write_text("no recording", encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
         file.write("note.wav,01,sad\n")
     done = call("corpus", "check", path)
     assert done.exit_code == 1
@@ -223,10 +233,10 @@ def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifes
     assert (passport["enrolled"], passport["intensity"], passport["chosen"]["gain_of_copies"]) == (None,) * 3
     assert passport["training"]["corpus"] == "mine"
     assert passport["licence"] == "CC0"
-    page = (out / "served" / "index.html").read_text()
+    page = (out / "served" / "index.html").read_text(encoding="utf-8")
     for told in ("is the only candidate", "called <code>neutral</code>", "known to be of two intensities"):
         assert told in page
-    card = (out / "served" / "MODEL_CARD.md").read_text()
+    card = (out / "served" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "**Licence.** CC0." in card
     assert "RAVDESS" not in card
     assert call("card", model).output.split()[:40] == card.split()[:40]

@@ -172,8 +172,8 @@ def clips(tmp_path_factory):
     lengths = {"clip": 2.0, "unsure": 2.0, "long": 20.0, "half": 20.0, "slow": 1.0, "calm1": 1.0}
     for name, seconds in lengths.items():
         soundfile.write(folder / f"{name}.wav", voice(seconds), RATE)
-    (folder / "bad.wav").write_text("hello")
-    (folder / "odd.wav").write_text("no browser decodes this")
+    (folder / "bad.wav").write_text("hello", encoding="utf-8")
+    (folder / "odd.wav").write_text("no browser decodes this", encoding="utf-8")
     (folder / "large.wav").write_bytes(bytes(LIMIT + 1))
     return lambda name: folder / f"{name}.wav"
 
@@ -197,8 +197,8 @@ class Page(Browser):
             stderr=subprocess.DEVNULL,
         )
         ready = profile / "DevToolsActivePort"
-        wait_for(lambda: ready.is_file() and ready.read_text().count("\n"))
-        port = ready.read_text().split()[0]
+        wait_for(lambda: ready.is_file() and ready.read_text(encoding="utf-8").count("\n"))
+        port = ready.read_text(encoding="utf-8").split()[0]
         pages = requests.get(f"http://127.0.0.1:{port}/json", timeout=10).json()
         address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
         self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
@@ -571,7 +571,7 @@ def download(page, button: str, folder, name: str) -> str:
     page.click(button)
     wait_for((folder / name).is_file)
     wait_for(lambda: (folder / name).stat().st_size)
-    return (folder / name).read_text()
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def test_downloads_of_a_clip(page, clips, tmp_path):
@@ -662,7 +662,7 @@ CONTRAST = """(() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(browser, page_server, clips, scheme):
     browser.open(page_server, color_scheme=scheme)
-    alpha = re.search(r"ALPHA = ([\d.]+)", (ROOT / "ser_lib/web/particles.js").read_text())[1]
+    alpha = re.search(r"ALPHA = ([\d.]+)", (ROOT / "ser_lib/web/particles.js").read_text(encoding="utf-8"))[1]
     grounds = set()
     for name in ("unsure", "long", "bad", "clip"):
         browser.choose(clips(name))
@@ -730,10 +730,11 @@ def test_focus_is_seen_all_along_the_page(strip):
 
 def test_nothing_inline_and_nothing_from_elsewhere(page_server):
     web = ROOT / "ser_lib" / "web"
-    html = (web / "index.html").read_text()
+    html = (web / "index.html").read_text(encoding="utf-8")
     assert not re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", html)
     for path in filter(Path.is_file, web.iterdir()):
         assert not re.findall(
-            r"""(?:src|href|url|import|from|fetch)\s*[=(]?\s*["']?(?:https?:)?//\w""", path.read_text()
+            r"""(?:src|href|url|import|from|fetch)\s*[=(]?\s*["']?(?:https?:)?//\w""",
+            path.read_text(encoding="utf-8"),
         )
         assert requests.get(f"{page_server}/web/{path.name}", timeout=10).status_code == 200

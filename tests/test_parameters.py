@@ -14,7 +14,7 @@ NAMES = sorted(path.stem for path in parameters.NOTEBOOKS.glob("*.ipynb"))
 
 def notebook(folder, *lines):
     cells = [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "\n".join(lines)}]
-    (folder / "mine.ipynb").write_text(json.dumps({"cells": cells}))
+    (folder / "mine.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def mine(tmp_path, monkeypatch):
 def sheep(tmp_path):
     """The manifest of a corpus whose emotions and speakers nobody else has."""
     rows = [f"{who}{what}.wav,{who},{what}" for who in ("dolly", "shaun") for what in ("bored", "proud")]
-    (tmp_path / "sheep.csv").write_text("\n".join(["path,speaker,emotion", *rows]))
+    (tmp_path / "sheep.csv").write_text("\n".join(["path,speaker,emotion", *rows]), encoding="utf-8")
     return str(tmp_path / "sheep.csv")
 
 

@@ -82,7 +82,7 @@ def test_the_command_line_refuses_on_one_line_and_exits_non_zero():
 
 def test_predict_goes_on_after_a_bad_file(tmp_path, tiny_corpus):
     good = next(tiny_corpus.rglob("*.wav"))
-    (tmp_path / "bad.wav").write_text("not audio")
+    (tmp_path / "bad.wav").write_text("not audio", encoding="utf-8")
     done = CliRunner().invoke(main, ["predict", str(tmp_path / "bad.wav"), str(good)])
     assert done.exit_code == 1
     assert json.loads(done.stdout)["file"] == str(good)
@@ -121,7 +121,7 @@ def test_the_main_table_marks_the_random_split(tmp_path):
 
     (tmp_path / "03_four").mkdir()
     content = {"run": {}, "results": [row("actors5", 0.5), row("random", 0.8)]}
-    (tmp_path / "03_four" / "metrics.json").write_text(json.dumps(content))
+    (tmp_path / "03_four" / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     table = index.main_table(index.read_results(tmp_path)).splitlines()
     assert table[0] == "| emotions | model | unheard speakers (`actors5`) | random split ✗ |"
     assert table[2] == "| four | mlp | 50.0 % (40.0 to 60.0) | 80.0 % (70.0 to 90.0) |"
@@ -130,10 +130,12 @@ def test_the_main_table_marks_the_random_split(tmp_path):
 def test_the_readme_keeps_its_text_around_the_table(tmp_path):
     (tmp_path / "03_other").mkdir()
     content = {"run": {}, "results": [{"metric": "uar", "emotions": "x", "model": "m", "protocol": "loso"}]}
-    (tmp_path / "03_other" / "metrics.json").write_text(json.dumps(content))
-    (tmp_path / "README.md").write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    (tmp_path / "03_other" / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- results -->\nold\n<!-- /results -->\nafter\n", encoding="utf-8"
+    )
     index.write_readme(["03_four"], tmp_path / "README.md", tmp_path)
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("before\n<!-- results -->\n| emotions |")
     assert "loso" not in text  # a rerun with other parameters is no headline
     assert text.endswith("<!-- /results -->\nafter\n")
@@ -157,12 +159,14 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
     for run, content in (("04_choose_and_export", chosen), ("05_leakage_audit", ladder)):
         assert index.honest_table(tmp_path) == ""
         (tmp_path / run).mkdir()
-        (tmp_path / run / "metrics.json").write_text(json.dumps({"results": content}))
+        (tmp_path / run / "metrics.json").write_text(json.dumps({"results": content}), encoding="utf-8")
     networks = [
         {"metric": n, "model": m, "protocol": "actors5"} | shares for n in both for m in ("stack", "o")
     ]
     (tmp_path / "07_sequence_models").mkdir()
-    (tmp_path / "07_sequence_models" / "metrics.json").write_text(json.dumps({"results": networks}))
+    (tmp_path / "07_sequence_models" / "metrics.json").write_text(
+        json.dumps({"results": networks}), encoding="utf-8"
+    )
     cells = "60.0 % (50.0 to 70.0)"
     assert index.honest_table(tmp_path).splitlines()[2:] == [
         "| people | these clips; neutral and calm are one | | 40.0 % |",
@@ -201,7 +205,7 @@ import numpy as np
 from ser_lib import corpus as corpora, evaluate, parameters, tables
 from ser_lib.report import Report
 report = Report("03_mlp_vs_boosting", globals())
-with open(os.environ["BEGUN"], "a") as begun:
+with open(os.environ["BEGUN"], "a", encoding="utf-8") as begun:
     print(report.folder.stem, file=begun)""",
     """names = corpora.emotion_list(emotions)
 clips = parameters.clips(corpus).drop(columns="path")
@@ -217,16 +221,16 @@ report.save(table, predictions)""",
 class Clone:
     """A tree with the library and one small notebook, which the command line runs as it runs those of a clone."""
 
-    def __init__(self, folder, recordings):
+    def __init__(self, folder, recordings, code=CELLS):
         shutil.copytree(ROOT / "ser_lib", folder / "ser_lib", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "data").symlink_to(ROOT / "data")
-        cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+        cells = [nbformat.v4.new_code_cell(source) for source in code]
         cells[0].metadata["tags"] = ["parameters"]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         (folder / "notebooks").mkdir()
         book = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
         nbformat.write(book, folder / "notebooks" / "03_mlp_vs_boosting.ipynb")
-        (folder / "grid.yaml").write_text(GRID)
+        (folder / "grid.yaml").write_text(GRID, encoding="utf-8")
         self.folder, self.out = folder, folder / "out"
         named = {
             "PYTHONPATH": str(folder),
@@ -246,7 +250,12 @@ class Clone:
             "--out",
             str(self.out),
         ]
-        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": self.folder}
+        how = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "encoding": "utf-8",
+            "cwd": self.folder,
+        }
         return subprocess.Popen([*command, *options], env=self.environment | environment, **how)
 
     def run(self, *options, **environment):
@@ -256,7 +265,7 @@ class Clone:
 
     def begun(self):
         """How often each run was begun."""
-        return Counter((self.folder / "begun").read_text().split())
+        return Counter((self.folder / "begun").read_text(encoding="utf-8").split())
 
     def status(self):
         return {row["name"]: row["status"] for row in ledger.runs(self.out)}
@@ -301,7 +310,7 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
 
 
 def test_two_grids_at_a_time_share_the_runs(clone):
-    (clone.folder / "grid.yaml").write_text("seeds: [0, 1]\n")
+    (clone.folder / "grid.yaml").write_text("seeds: [0, 1]\n", encoding="utf-8")
     with clone.start("--grid", "grid.yaml") as one, clone.start("--grid", "grid.yaml") as other:
         told = [process.communicate(timeout=1800)[0] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), told
@@ -311,7 +320,7 @@ def test_two_grids_at_a_time_share_the_runs(clone):
 
 
 def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
-    (clone.folder / "grid.yaml").write_text("fails: [loso]\nprotocol: [loso, actors5]\n")
+    (clone.folder / "grid.yaml").write_text("fails: [loso]\nprotocol: [loso, actors5]\n", encoding="utf-8")
     code, told = clone.run("--grid", "grid.yaml")
     assert code == 1
     assert "cell 4: ValueError: no such luck; what there is of it is in" in told  # papermill adds a cell
@@ -329,7 +338,7 @@ def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     assert clone.begun()["03_four_fails-loso_protocol-actors5"] == 1
     code, told = clone.run("-p", "fails=loso", "--force")
     assert code == 0, told
-    page = (clone.out / "index.html").read_text()
+    page = (clone.out / "index.html").read_text(encoding="utf-8")
     assert page.count('<td class="run"') == 3
 
 
@@ -351,10 +360,10 @@ def test_a_terminal_is_told_how_far_a_run_is(clone):
 
 
 def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):
-    (tmp_path / "x.yaml").write_text("protocol: [actors5, best]\n")
-    (tmp_path / "y.yaml").write_text("protocol: actors5\n")
-    (tmp_path / "z.yaml").write_text("emotions: ['happy,sad', 'happy sad']\n")
-    (tmp_path / "w.yaml").write_text("- protocol\n")
+    (tmp_path / "x.yaml").write_text("protocol: [actors5, best]\n", encoding="utf-8")
+    (tmp_path / "y.yaml").write_text("protocol: actors5\n", encoding="utf-8")
+    (tmp_path / "z.yaml").write_text("emotions: ['happy,sad', 'happy sad']\n", encoding="utf-8")
+    (tmp_path / "w.yaml").write_text("- protocol\n", encoding="utf-8")
     out = tmp_path / "out"
     ledger.finish(ledger.start("03_a", {key: {} for key in ledger.KEY}, out), "done")
     before = ledger.runs(out)

@@ -183,5 +183,5 @@ def test_the_notebook_runs_at_smoke_size(tiny_corpus, tmp_path):
     given = {"corpus": str(tiny_corpus), "budget": "smoke", "seeds": "0", "classical": "logistic"}
     (run,) = reruns.plan(["07"], given)
     folder = reruns.execute(run, tmp_path)
-    scores = pd.DataFrame(json.loads((folder / "metrics.json").read_text())["results"])
+    scores = pd.DataFrame(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["results"])
     assert {"corrcnn", "cnn_bilstm", "dense", "functionals", "stack"} <= set(scores["model"].dropna())

@@ -48,7 +48,7 @@ def start(*arguments, **environment) -> subprocess.Popen:
         [sys.executable, ROOT / "serve.py", *map(str, arguments)],
         env=inherited | {"SER_PORT": "0", "JOBLIB_MULTIPROCESSING": "0"} | environment,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         preexec_fn=no_writing if os.name == "posix" else None,
     )
 
@@ -284,7 +284,7 @@ def test_served_and_called_answers_are_the_same(server, passport, clip, kind, tm
     served = send(server, path.read_bytes(), path.name).json()
     said = subprocess.run(
         [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(passport)],
-        capture_output=True, text=True, check=True,
+        capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     called = json.loads(said.stdout)
     assert served.pop("file") == path.name
@@ -470,7 +470,7 @@ def test_bad_settings_are_usage_errors(variable, value):
 
 def test_help_lists_the_environment():
     said = subprocess.run(
-        [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, text=True
+        [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, encoding="utf-8"
     ).stdout
     for name in ("host", "port", "model", "threads", "wait", "timeout", "max-bytes", "max-files"):
         assert f"--{name}" in said
@@ -516,8 +516,8 @@ class Browser:
             stderr=subprocess.DEVNULL,
         )
         ready = profile / "DevToolsActivePort"
-        wait_for(lambda: ready.is_file() and ready.read_text().count("\n"))
-        port = ready.read_text().split()[0]
+        wait_for(lambda: ready.is_file() and ready.read_text(encoding="utf-8").count("\n"))
+        port = ready.read_text(encoding="utf-8").split()[0]
         pages = requests.get(f"http://127.0.0.1:{port}/json", timeout=10).json()
         address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
         self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
@@ -572,7 +572,7 @@ def browser(tmp_path):
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium on the path to show the page")
 def test_page_in_a_browser(server, browser, clip, tmp_path):
     (tmp_path / "clip.wav").write_bytes(encode(clip, "wav"))
-    (tmp_path / "note.wav").write_text("hello")
+    (tmp_path / "note.wav").write_text("hello", encoding="utf-8")
     for domain in ("Page", "Runtime", "Log", "DOM"):
         browser(f"{domain}.enable")
     browser("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)

@@ -181,7 +181,7 @@ def test_the_code_hash_covers_what_computes(monkeypatch, tmp_path):
     monkeypatch.setattr(rows, "__file__", str(tmp_path / "rows.py"))
     hashes = {rows.code_hash.__wrapped__(*rows.COMPUTE)}
     for name in rows.COMPUTE:
-        with (tmp_path / f"{name}.py").open("a") as file:
+        with (tmp_path / f"{name}.py").open("a", encoding="utf-8") as file:
             file.write("# changed\n")
         hashes.add(rows.code_hash.__wrapped__(*rows.COMPUTE))
     assert len(hashes) == 1 + len(rows.COMPUTE)
@@ -193,7 +193,7 @@ def test_what_computes_is_all_that_the_features_import():
     found, todo = set(), ["features"]
     while todo:
         found.add(name := todo.pop())
-        source = ast.parse(Path(rows.__file__).with_name(f"{name}.py").read_text())
+        source = ast.parse(Path(rows.__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
         for node in ast.walk(source):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ser_lib"):
                 parts = node.module.split(".")
@@ -429,7 +429,7 @@ def test_what_is_written_in_parts_is_what_is_built(tiny_corpus, tmp_path, monkey
 def test_writing_names_what_is_left_out(folder, tmp_path):
     write(folder / "2.wav", np.zeros(RATE))
     read(folder)
-    (folder / "4.wav").write_text("not audio")
+    (folder / "4.wav").write_text("not audio", encoding="utf-8")
     n_rows, problems = tables.write(folder / "clips.csv", tmp_path / "t.parquet", CONFIG, cache_dir=tmp_path)
     assert n_rows == len(tables.load(tmp_path / "t.parquet", CONFIG)) == 3
     assert [Path(path).name for path in problems["path"]] == ["2.wav", "4.wav"]
@@ -466,7 +466,7 @@ def test_a_table_of_another_configuration_is_refused(table, tmp_path):
 
 def test_what_is_no_feature_table_is_refused(table, tmp_path):
     table.to_parquet(tmp_path / "bare.parquet")  # without the metadata
-    (tmp_path / "text.parquet").write_text("path,speaker\n")
+    (tmp_path / "text.parquet").write_text("path,speaker\n", encoding="utf-8")
     tables.save(table, tmp_path / "cut.parquet", CONFIG)
     whole = (tmp_path / "cut.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])

@@ -68,7 +68,7 @@ def _recordings(notebook: str, values: Mapping[str, Any]) -> dict[str, str]:
 
 def code(notebook: str) -> str:
     """Hash of the notebook's cells and of the modules of ser_lib that they reach."""
-    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     found = sha256(b"".join(path.read_bytes() for path in reach.modules(code).values()))
     found.update("\0".join("".join(cell["source"]) for cell in cells).encode())
@@ -80,7 +80,7 @@ def git_state() -> tuple[str | None, bool | None]:
     questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
     commands = [["git", "-C", str(ROOT), *question] for question in questions]
     try:
-        told = [subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands]
+        told = [subprocess.run(c, capture_output=True, encoding="utf-8", check=True).stdout for c in commands]
     except (OSError, subprocess.CalledProcessError):
         return None, None
     return told[0].strip(), bool(told[1])

@@ -400,7 +400,7 @@ def test_other_versions_that_hear_the_same_are_loaded_with_one_warning(tiny, mon
 
 
 def test_other_versions_that_hear_otherwise_are_refused(tiny):
-    found, *others = json.loads(tiny.read_text())["golden"]
+    found, *others = json.loads(tiny.read_text(encoding="utf-8"))["golden"]
     made, label = of_other_versions(tiny), next(iter(found))
     edit(tiny, golden=[found | {label: 2.0}, *others])
     assert refusal(tiny) == (
@@ -422,7 +422,7 @@ def test_other_versions_that_do_not_run_are_refused(tiny, monkeypatch, error, st
 
 def test_golden_clips_tell_of_every_model(tiny):
     """Of the emotion, of the intensity, and of the emotion beside a reference."""
-    first, *others = json.loads(tiny.read_text())["golden"]
+    first, *others = json.loads(tiny.read_text(encoding="utf-8"))["golden"]
     parts = {"calm", "of strong intensity", "calm beside another"}
     assert parts <= set(first)
     assert parts - {"calm beside another"} == parts & set(others[0])
@@ -470,7 +470,7 @@ def test_the_same_model_keeps_its_date(tmp_path):
     assert (path.read_bytes(), path.with_suffix(".pkl").read_bytes()) == before
     save_tiny(path, licence="CC BY", created="2021-02-03")
     assert bundle.read_passport(path)["created"] == "2021-02-03"
-    path.write_text("{}")
+    path.write_text("{}", encoding="utf-8")
     save_tiny(path, created="2022-02-03")
     assert bundle.read_passport(path)["created"] == "2022-02-03"
 

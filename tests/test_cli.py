@@ -58,8 +58,10 @@ def clips(tmp_path):
 def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
     other = tmp_path / "tiny.json"
     shutil.copy(tiny.with_suffix(".pkl"), tmp_path)
-    passport = json.loads(tiny.read_text())
-    other.write_text(json.dumps(passport | {"libraries": passport["libraries"] | {"numpy": "0.1"}}))
+    passport = json.loads(tiny.read_text(encoding="utf-8"))
+    other.write_text(
+        json.dumps(passport | {"libraries": passport["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
+    )
     done = call("predict", "--model", other, clips)
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
     (line,) = done.stderr.splitlines()

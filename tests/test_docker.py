@@ -105,7 +105,7 @@ def test_what_is_installed_predicts_files_folders_and_standard_input(image):
     done = subprocess.run(command, cwd=app, input=wav(speech("happy", 1)), capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert [json.loads(line)["emotion"] for line in done.stdout.splitlines()] == ["happy", "happy"]
-    done = subprocess.run([python, "-m", "ser_lib", "runs"], cwd=app, capture_output=True, text=True)
+    done = subprocess.run([python, "-m", "ser_lib", "runs"], cwd=app, capture_output=True, encoding="utf-8")
     assert (done.stdout, done.stderr) == ("no runs\n", "")
 
 

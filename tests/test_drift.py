@@ -232,7 +232,7 @@ def test_what_an_interrupted_run_left_is_no_report(tmp_path):
         "interactive/a/x.html",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("", encoding="utf-8")
     assert finished("**/*.html", tmp_path) == [tmp_path / "a" / "index.html", tmp_path / "index.html"]
     assert finished("*/*", tmp_path) == [tmp_path / "a" / "index.html"]
 

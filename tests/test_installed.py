@@ -27,7 +27,7 @@ def built(source: Path, out: Path) -> Path:
         "-c",
         "import sys; from hatchling import build; print(build.build_wheel(sys.argv[1]))",
     ]
-    done = subprocess.run([*command, out], cwd=source, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([*command, out], cwd=source, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return out / done.stdout.split()[-1]
 
 

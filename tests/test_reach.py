@@ -30,7 +30,7 @@ def package(tmp_path):
     for name, source in TREE.items():
         path = tmp_path / "lib" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
+        path.write_text(source, encoding="utf-8")
     return tmp_path / "lib"
 
 
@@ -58,7 +58,7 @@ def test_imports_are_followed(package, source, reached):
 def test_what_is_no_plain_python_may_import_anything(package):
     every = {f"lib.{name}".replace("/", ".").removesuffix(".__init__") for name in TREE}
     assert set(reach.modules(["%time import lib.h"], package)) == every
-    (package / "h.py").write_text("import (")
+    (package / "h.py").write_text("import (", encoding="utf-8")
     assert set(reach.modules(["import lib.h"], package)) == every
 
 
@@ -72,7 +72,7 @@ def edited(tmp_path, monkeypatch):
     def codes(*names):
         for name in names:
             (path,) = (tmp_path / "ser_lib").rglob(f"{name}.py")
-            path.write_text(path.read_text() + "\n# edited\n")
+            path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n")
         return {notebook: provenance.code(notebook) for notebook in NOTEBOOKS}
 
     return codes
@@ -90,16 +90,16 @@ def test_an_edit_changes_the_code_of_the_notebooks_that_reach_it(edited):
 
 def test_an_edit_of_a_cell_changes_the_code(tmp_path, monkeypatch):
     before = provenance.code("01_eda")
-    notebook = json.loads((parameters.NOTEBOOKS / "01_eda.ipynb").read_text())
+    notebook = json.loads((parameters.NOTEBOOKS / "01_eda.ipynb").read_text(encoding="utf-8"))
     notebook["cells"][0]["source"] += ["More."]
-    (tmp_path / "01_eda.ipynb").write_text(json.dumps(notebook))
+    (tmp_path / "01_eda.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     monkeypatch.setattr(parameters, "NOTEBOOKS", tmp_path)
     assert provenance.code("01_eda") != before
 
 
 def test_no_notebook_reaches_what_serves_or_measures():
     for notebook in NOTEBOOKS:
-        cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+        cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
         found = reach.modules(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
         names = {name.rpartition(".")[2] for name in found}
         assert {"report", "metrics", "tables", "features"} <= names

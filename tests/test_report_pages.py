@@ -257,7 +257,7 @@ def test_a_page_has_the_saved_figure_itself(tmp_path):
     report.page(tmp_path / "notebook.ipynb", "one")
     images = [
         attributes["src"]
-        for tag, attributes in Parsed((tmp_path / "index.html").read_text()).elements
+        for tag, attributes in Parsed((tmp_path / "index.html").read_text(encoding="utf-8")).elements
         if tag == "img"
     ]
     assert images[0] == f"data:image/webp;base64,{base64.b64encode(saved.read_bytes()).decode()}"

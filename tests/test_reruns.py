@@ -346,7 +346,7 @@ def test_a_terminal_is_told_how_far_a_run_is(clone):
     ours, theirs = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "ser_lib", "reports", "--notebook", "03_four", "--out", str(clone.out)],
-        env=clone.environment, cwd=clone.folder, stdout=subprocess.PIPE, stderr=theirs, text=True,
+        env=clone.environment, cwd=clone.folder, stdout=subprocess.PIPE, stderr=theirs, encoding="utf-8",
     ) as process:  # fmt: skip
         os.close(theirs)
         told = process.communicate(timeout=900)[0]

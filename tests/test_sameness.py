@@ -40,7 +40,7 @@ def left(folder, value=0.5, colour="red", p=0.333, quality=90, **shown):
     )
     picture(folder / "one.webp", colour, quality)
     pd.DataFrame({"clip_id": ["a"], "p_sad": [p]}).to_parquet(folder / "predictions.parquet")
-    (folder / "index.html").write_text(PAGE.format(**SHOWN | shown))
+    (folder / "index.html").write_text(PAGE.format(**SHOWN | shown), encoding="utf-8")
 
 
 def run(out, row=ROW, **content):
@@ -101,7 +101,7 @@ def test_other_parameters_or_files_are_not_the_same(tmp_path):
     left(running)
     picture(running / "two.webp")
     assert sameness.settle(running, 2.0)[1] == ""
-    (tmp_path / "03_a" / ledger.FILE).write_text("{")
+    (tmp_path / "03_a" / ledger.FILE).write_text("{", encoding="utf-8")
     assert run(tmp_path)[1] == ""
 
 
@@ -116,9 +116,9 @@ def test_a_table_that_git_does_not_carry_is_added(tmp_path):
     run(tmp_path)
     running = ledger.start("03_a", NEW, tmp_path)
     left(running)
-    (running / "features.parquet").write_text("table")
+    (running / "features.parquet").write_text("table", encoding="utf-8")
     assert sameness.settle(running, 2.0)[1] == "; the same results as before"
-    assert (tmp_path / "03_a" / "features.parquet").read_text() == "table"
+    assert (tmp_path / "03_a" / "features.parquet").read_text(encoding="utf-8") == "table"
 
 
 # --- without recordings ----------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_figures_of_recordings_that_are_not_here_are_kept(record, tmp_path):
     assert ledger.read(place)["run"]["from_an_earlier_run"] == "mel"
     assert (place / "mel.webp").read_bytes() == content
     index.write(tmp_path)
-    assert "![mel](01_eda/mel.webp)" in (tmp_path / "README.md").read_text()
+    assert "![mel](01_eda/mel.webp)" in (tmp_path / "README.md").read_text(encoding="utf-8")
     other = record(emotions="four")
     assert "Left out: mel." in other.keep("mel").data
     assert not (other.folder / "mel.webp").exists()
@@ -218,20 +218,22 @@ def test_the_page_tells_what_is_kept_and_else_is_the_same(record, tmp_path):
     png = io.BytesIO()
     drawn(1).savefig(png)
     shown = {"image/png": base64.b64encode(png.getvalue()).decode()}
-    old = page(first, cell("else_kept()"), cell('report.figure(figure, "mel")', shown)).read_text()
+    old = page(first, cell("else_kept()"), cell('report.figure(figure, "mel")', shown)).read_text(
+        encoding="utf-8"
+    )
     second = record()
     kept = second.keep("mel").data
     second.save(pd.DataFrame({"clip_id": ["a"]}))
     made = second.folder / "index.html"
     place = page(second, cell("else_kept()", {"text/html": kept}), cell('report.figure(figure, "mel")'))
-    assert place.read_text() == old  # it was the same
+    assert place.read_text(encoding="utf-8") == old  # it was the same
     assert not made.exists()
     third = record()
     third.save(pd.DataFrame({"clip_id": ["a", "b"]}))
     third.add(1.0, metric="clips")
     kept = third.keep("mel").data
     third.save(pd.DataFrame({"clip_id": ["a"]}))
-    text = page(third, cell("else_kept()", {"text/html": kept})).read_text()
+    text = page(third, cell("else_kept()", {"text/html": kept})).read_text(encoding="utf-8")
     assert "Made from recordings in an earlier run: mel." in text
     assert "<dt>from an earlier run</dt><dd>mel</dd>" in text
     assert text.count('alt="Figure mel: from an earlier run"') == 1

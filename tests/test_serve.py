@@ -438,9 +438,11 @@ def test_missing_model_is_one_line(tmp_path):
 
 def test_other_versions_are_in_the_log_once(passport, tmp_path):
     shutil.copy(passport.with_suffix(".pkl"), tmp_path)
-    about = json.loads(passport.read_text())
+    about = json.loads(passport.read_text(encoding="utf-8"))
     other = tmp_path / passport.name
-    other.write_text(json.dumps(about | {"libraries": about["libraries"] | {"numpy": "0.1"}}))
+    other.write_text(
+        json.dumps(about | {"libraries": about["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
+    )
     log = []
     process, address = serving("--model", other, log=log)
     try:

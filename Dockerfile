@@ -4,7 +4,7 @@ FROM python:3.11-slim
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
 COPY requirements-serve.lock .
-RUN pip install --no-cache-dir --require-hashes -r requirements-serve.lock
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements-serve.lock
 COPY ser_lib ser_lib
 COPY models models
 COPY serve.py .

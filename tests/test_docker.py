@@ -56,20 +56,6 @@ def test_every_copy_is_there_and_let_through():
     assert (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()[0] == "*"
 
 
-def test_the_lock_is_a_part_of_the_whole_lock():
-    def pins(name: str) -> dict[str, str]:
-        return dict(
-            re.findall(r"^([a-z0-9.-]+)==(\S+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
-        )
-
-    small, whole = pins("requirements-serve.lock"), pins("requirements.lock")
-    assert small.items() <= whole.items()
-    assert not {"jupyterlab", "matplotlib", "librosa", "xgboost-cpu"} & set(small)
-    text = (ROOT / "requirements-serve.lock").read_text(encoding="utf-8")
-    assert text.count("==") <= text.count("--hash=sha256:")
-    assert "://" not in text
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
     """The image's folder, made as the Dockerfile says, with a Python that has the lock and no more."""

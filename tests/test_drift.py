@@ -81,7 +81,9 @@ def shares(column: str) -> pd.Series:
 
 def of_readme() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    newest = re.search(r"3\.\d+ to (3\.\d+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"))[1]
+    newest = re.search(r"3\.\d+ to (3\.\d+)", (ROOT / "requirements-test.lock").read_text(encoding="utf-8"))[
+        1
+    ]
     openapi = json.loads((ROOT / "ser_lib" / "web" / "openapi.json").read_text(encoding="utf-8"))["openapi"]
     asked = inspect.signature(calibration.nested).parameters
     kept = {"accuracy": found("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}

@@ -46,7 +46,13 @@ FIGURE = re.compile(
     r"|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)\b",
     flags=re.IGNORECASE,
 )
-TIMES = ("two hours)", "half an hour)", "half a minute)", "1.4 GB)")  # machines differ
+TIMES = (
+    "two hours)",
+    "half an hour)",
+    "half a minute)",
+    "0.5 GB, 1 to 2 minutes",
+    "0.3 GB, 1 minute",
+)  # machines differ
 FULL = ROOT / "data" / "ravdess_full.parquet"
 CITED = (  # of other people's papers, and conventions
     "Livingstone & Russo 2018", "Russo FA (2018)", "PLoS ONE 13(5)", "Zenodo record 1188976", "90 % and more",

@@ -31,6 +31,12 @@ def work(i):
     time.sleep(float(os.environ.get("BUSY_S", 900)))
 parallel(work, range(2), n_jobs=2)"""
 
+# a kernel that cannot look whether its parent is alive, since no other thread of it has a turn
+STUCK = """import ctypes, os
+from pathlib import Path
+Path(os.environ["BUSY"], "0").touch()
+ctypes.PyDLL(None).sleep(900)"""
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no signals to end a process by")
 
 
@@ -92,6 +98,14 @@ def test_reports_leaves_no_process_and_is_started_again(busy, tmp_path, tiny_cor
         code, told = clone.run(**busy.environment, BUSY_S="0")
         assert code == 0, told
         assert clone.status() == {"03_four": "done"}
+
+
+def test_a_kernel_that_hears_nothing_is_ended(busy, tmp_path, tiny_corpus):
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    with Clone(folder, tiny_corpus, (CELLS[0], STUCK)).start(**busy.environment) as process:
+        busy.wait(process, 1)
+        busy.end(process, "SIGKILL")
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -75,7 +75,6 @@ def test_a_newer_release_changes_nothing(python, tmp_path):
     told = run(python, "-m", "pip", "install", "--no-index", "--find-links", tmp_path, *LOCKED, lock)
     assert told.returncode == 0, told.stderr
     assert "Version: 1.0" in run(python, "-m", "pip", "show", "ser_inner").stdout
-    ).replace("  ", " ")
     assert run(python, "-m", "pip", "uninstall", "--yes", "ser_inner", "ser_outer").returncode == 0
 
 

@@ -48,8 +48,11 @@ predict: $(SERVE)  ## the emotion of a recording or of a folder of them: make pr
 reports: $(NOTEBOOKS)  ## run the notebooks that changed and rebuild reports/ (ARGS="--force")
 	$(RUN) ser_lib reports $(ARGS)
 
-test: $(TESTS)  ## run the tests (ARGS="-k audio")
-	$(RUN) pytest $(ARGS)
+test: $(TESTS)  ## the tests, on all cores, but the slow ones (ARGS="-k audio")
+	$(RUN) pytest -n auto --dist loadfile -m "not slow" $(ARGS)
+
+test-all: $(TESTS)  ## every test, the slow ones too
+	$(RUN) pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(TESTS)  ## ruff (lint, docstrings, format), mypy and codespell
 	$(RUN) ruff check .

@@ -66,7 +66,7 @@ def ended_at_once() -> Iterator[None]:
 )
 @click.option("--failed", is_flag=True, help="take up the runs that failed")
 @click.option("--force", is_flag=True, help="run what is unchanged as well")
-@click.option("--jobs", type=int, help="runs at a time; -1 for all cores [default: 1; with --grid -1]")
+@click.option("--jobs", type=int, help="runs at a time; -1 for all cores [default: 2; with --grid -1]")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
 @click.option("--name", default="", help="name of the run's folder, where there is one run")
 @click.option(
@@ -110,7 +110,7 @@ def reports(
         reruns.execute_all(
             runs,
             out,
-            jobs=jobs or (-1 if grid else 1),
+            jobs=jobs or (-1 if grid else 2),
             force=force,
             keep_going=several,
             mlflow=mlflow,

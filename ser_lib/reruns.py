@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -224,6 +224,12 @@ def execute(
     return place
 
 
+def read_by(run: Run) -> list[str]:
+    """The names of the runs whose results a run reads."""
+    values = parameters.defaults(run.notebook) | dict(run.parameters)
+    return [values[name] for name, one in parameters.read(run.notebook).items() if one.kind == "RUN"]
+
+
 def _in_a_process(running: Path, processes: int | None) -> int:
     """Execute the run of a folder in a process of its own; its exit code."""
     environment = {ledger.FOLDER_VARIABLE: str(running.resolve())}
@@ -252,12 +258,13 @@ def execute_all(
     mlflow: str = "",
     say: Callable[[str], object] = print,
 ) -> None:
-    """Execute the runs in order, `jobs` at a time, then rebuild the index.
+    """Execute the runs in order, `jobs` at a time, each after the one that it reads, then rebuild the index.
 
     Parameters
     ----------
     jobs : int
-        -1 for as many as there are processor cores.
+        -1 for as many as there are processor cores. Two share all the cores, which one alone leaves idle a third of the time;
+        more have a part of them each.
     keep_going : bool
         Whether one that failed leaves the others going.
     mlflow : str
@@ -270,14 +277,19 @@ def execute_all(
     """
     cores = cpu_count()
     jobs = min(cores if jobs < 0 else jobs, len(runs))
-    processes = max(1, cores // jobs) if jobs > 1 else None
+    processes = {1: None, 2: cores}.get(jobs, max(1, cores // jobs))
     log = tracking.connect(mlflow, out) if mlflow else lambda name: None
     errors = []
     with Display([run.name for run in runs], out, say) as shown, ThreadPoolExecutor(jobs) as pool:
-        started = {
-            pool.submit(execute, run, out, force=force, processes=processes, say=shown.say): run
-            for run in runs
-        }
+        started: dict[Future[Path], Run] = {}
+
+        def execute_after(those: list[Future[Path]], run: Run) -> Path:
+            wait(those)
+            return execute(run, out, force=force, processes=processes, say=shown.say)
+
+        for run in runs:
+            those = [future for future, other in started.items() if other.name in read_by(run)]
+            started[pool.submit(execute_after, those, run)] = run
         try:
             for done in as_completed(started):
                 try:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -357,6 +358,29 @@ def test_a_terminal_is_told_how_far_a_run_is(clone):
     assert re.search(r"\r\x1b\[K03_four: cell [1-3] of 3, \d+ s", shown)
     assert shown.endswith("\r\x1b[K")
     assert not (clone.out / "03_four" / "progress").exists()
+
+
+def test_a_run_waits_for_the_one_that_it_reads_and_no_other(tmp_path, monkeypatch):
+    order, begun = [], threading.Event()
+
+    def execute(run, out, **_):
+        if run.name == "03_eight":
+            assert begun.wait(60)  # another goes on meanwhile
+        order.append(run.name)
+        if run.name == "02_features":
+            begun.set()
+        return out
+
+    monkeypatch.setattr(reruns, "execute", execute)
+    monkeypatch.setattr(reruns.index, "write", lambda out: None)
+    names = ("03_eight", "02_features", "04_choose_and_export")
+    runs = [run for name in names for run in reruns.plan([name])]
+    reruns.execute_all(runs, tmp_path, jobs=2, say=lambda text: None)
+    assert order == ["02_features", "03_eight", "04_choose_and_export"]
+    order.clear()
+    begun.clear()
+    reruns.execute_all(runs, tmp_path, jobs=3, say=lambda text: None)
+    assert order == ["02_features", "03_eight", "04_choose_and_export"]
 
 
 def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):

@@ -90,31 +90,28 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _rank(self, x: np.ndarray) -> np.ndarray:
         """From 0 to 1; a value that several quantiles share is halfway between the first and the last of them."""
-        quantiles, ranks, last, column = (
-            self.quantiles_,
-            self.ranks_,
-            len(self.ranks_) - 1,
-            np.arange(x.shape[1]),
-        )
-        first, high = _count(quantiles, x, np.less), _count(quantiles, x, np.less_equal) - 1
-        tied = (ranks[np.minimum(first, last)] + ranks[np.maximum(high, 0)]) / 2
-        left, right = np.clip(high, 0, last), np.clip(high + 1, 0, last)
+        quantiles, ranks = self.quantiles_, self.ranks_
+        last, column = len(ranks) - 1, np.arange(x.shape[1])
+        left = np.maximum(_not_above(quantiles, x) - 1, 0)
+        right = np.minimum(left + 1, last)
         x = x.astype(np.float64)
         below, above = quantiles[left, column], quantiles[right, column]
         step = np.where(above > below, above - below, 1)
-        between = ranks[left] + (x - below) / step * (ranks[right] - ranks[left])
-        rank = np.where(first <= high, tied, between)
+        rank = ranks[left] + (x - below) / step * (ranks[right] - ranks[left])
+        on = x == below
+        first = (quantiles[:, np.nonzero(on)[1]] < x[on]).sum(axis=0)
+        rank[on] = (ranks[np.minimum(first, last)] + ranks[left[on]]) / 2
         return np.where(x <= quantiles[0], 0, np.where(x >= quantiles[-1], 1, rank))
 
 
-def _count(ordered: np.ndarray, x: np.ndarray, compare: np.ufunc) -> np.ndarray:
-    """How many values of each sorted column are less (or equal); a binary search in all columns at once."""
+def _not_above(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """How many values of each sorted column are at most x; a binary search in all columns at once."""
     n, columns = ordered.shape
     flat, start = np.ascontiguousarray(ordered.T).ravel(), np.arange(columns) * n
     found = np.zeros(x.shape, np.intp)
     for step in 2 ** np.arange(n.bit_length())[::-1]:
         further = np.minimum(found + step, n)
-        found = np.where(compare(flat[start + further - 1], x), further, found)
+        found = np.where(flat[start + further - 1] <= x, further, found)
     return found
 
 
@@ -283,7 +280,7 @@ def _xgboost(seed: int) -> Pipeline:
 
     trees = XGBClassifier(
         n_estimators=300, max_depth=2, learning_rate=0.2, subsample=0.7, colsample_bytree=0.2,
-        colsample_bynode=0.3, max_bin=64, tree_method="hist", n_jobs=1, random_state=seed,
+        colsample_bynode=0.3, max_bin=32, tree_method="hist", n_jobs=1, random_state=seed,
     )  # fmt: skip
     return make_pipeline(Balanced(trees))
 

@@ -49,7 +49,7 @@ class Display:
     ):
         self.names, self.out, self.pass_on = names, out, say
         self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
+        self.terminal, self.begun = self.stream.isatty(), time.time()
         self.lock, self.left = threading.Lock(), threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -79,11 +79,13 @@ class Display:
             self._write("; ".join(told) if self.terminal else "\n".join(told))
 
     def _told(self, name: str) -> str:
+        path = self.out / f"{name}{ledger.RUNNING}" / FILE
         try:
-            text = (self.out / f"{name}{ledger.RUNNING}" / FILE).read_text(encoding="utf-8")
+            if path.stat().st_mtime < self.begun - 1:  # left by a run that was killed
+                return ""
+            cell, cells, since = path.read_text(encoding="utf-8").split()
         except OSError:  # it has not begun, or has ended
             return ""
-        cell, cells, since = text.split()
         return f"{name}: cell {cell} of {cells}, {time.time() - float(since):.0f} s"
 
     def _write(self, text: str) -> None:

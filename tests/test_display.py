@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_log_has_lines_of_their_own_now_and_then(out):
         until(stream, "03_four: cell 4 of 20, 65 s\n03_eight: cell 2 of 20, 65 s\n")
     assert said == ["begun"]
     assert "\r" not in stream.getvalue()
+
+
+def test_what_a_killed_run_left_is_not_shown(out):
+    os.utime(out / "03_four.running" / display.FILE, (0, 0))
+    stream = Terminal()
+    with Display(["03_four", "03_eight"], out, print, stream):
+        until(stream, f"{CLEAR}03_eight: cell 2 of 20, 65 s")
+    assert "03_four" not in stream.getvalue()
 
 
 def test_a_log_of_short_runs_has_none(out, monkeypatch):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Memory
+from joblib import hash as joblib_hash
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
@@ -106,7 +107,7 @@ def _same(job: Job) -> tuple[object, ...]:
     return (
         job.model,
         seed,
-        json.dumps(job.parameters, sort_keys=True),
+        joblib_hash(job.parameters),
         job.train.tobytes(),
         job.test.tobytes(),
     )

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ser_lib import calibration, evaluate, guard, metrics, models, nested, splits, studies, tables, training
 from ser_lib.corpus import EIGHT, FOUR
@@ -386,6 +387,16 @@ def test_what_would_answer_the_same_is_fitted_once(table, seen):
     assert set(found.groupby(["model", "seed"]).size()) == {len(table)}
     alike = found[found["model"] == "logistic"].set_index(["clip_id", "seed"])["p_happy"].unstack()
     assert_array_equal(alike[3], alike[4])
+
+
+def test_jobs_with_other_parts_are_not_the_same(table):
+    """Notebook 08 replaces steps of the pipeline."""
+    train, test = splits.sides(table)[0]
+    parts = [{"standardscaler": StandardScaler(with_mean=mean)} for mean in (True, False, True)]
+    jobs = [evaluate.Job("logistic", 0, train, test, 0, part) for part in parts]
+    first, other, again = evaluate.predictions(table, jobs, "mine", n_jobs=1)
+    assert_frame_equal(first, again)
+    assert not first["p_happy"].equals(other["p_happy"])
 
 
 def test_only_the_folds_that_are_wanted_are_fitted(table, seen):

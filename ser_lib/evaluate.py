@@ -104,13 +104,7 @@ def _heard(job: Job, **arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _same(job: Job) -> tuple[object, ...]:
     """What two jobs with the same answers have in common: a deterministic model is fitted once for all seeds."""
     seed = None if job.model in models.DETERMINISTIC else job.seed
-    return (
-        job.model,
-        seed,
-        joblib_hash(job.parameters),
-        job.train.tobytes(),
-        job.test.tobytes(),
-    )
+    return job.model, seed, joblib_hash(job.parameters), job.train.tobytes(), job.test.tobytes()
 
 
 def fit(table: pd.DataFrame, job: Job) -> Pipeline:
@@ -148,14 +142,15 @@ def predictions(
         folder = keep / code_hash("models", "sequence", "correlation")
         # memory maps: processes are given large arrays as such, which are to count as arrays
         work = Memory(folder, mmap_mode="r", verbose=0).cache(_heard)
+    keys = [_same(job) for job in jobs]  # before any fit, which may change a part that is given
     once: dict[tuple[object, ...], Job] = {}
-    for job in jobs:
-        once.setdefault(_same(job), job)
+    for key, job in zip(keys, jobs, strict=True):
+        once.setdefault(key, job)
     done = parallel(partial(work, **_arrays(table)), once.values(), n_jobs=n_jobs, what=what)
     parts = dict(zip(once, done, strict=True))
     clips, found = table[["clip_id", "speaker", "emotion"]], []
-    for job in jobs:
-        classes, p = parts[_same(job)]
+    for job, key in zip(jobs, keys, strict=True):
+        classes, p = parts[key]
         scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
         said = {"model": job.model, "seed": job.seed, "predicted": classes[p.argmax(axis=1)]}
         about = clips.iloc[job.test].reset_index(drop=True).assign(protocol=protocol, fold=job.fold, **said)

@@ -174,6 +174,7 @@ def test_ours_are_told_from_the_others_by_colour():
     plots.plt.close(ax.figure)
 
 
+@pytest.mark.slow
 def test_the_quick_run_writes_the_report_and_its_figure(tmp_path, monkeypatch):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tmp_path / "not there"))  # not asked for
     save_tiny(tmp_path / "tiny.json")

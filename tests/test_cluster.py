@@ -74,6 +74,7 @@ def build(tiny_corpus, cache_dir, **how):
     return extraction.build(corpus.listing(tiny_corpus)[0], CONFIG, cache_dir=cache_dir, n_jobs=2, **how)
 
 
+@pytest.mark.slow
 def test_no_row_is_lost_with_a_worker(address, tiny_corpus, tmp_path):
     seen = tmp_path / "seen"
     seen.mkdir()
@@ -106,6 +107,7 @@ def deadly(i: int) -> int:
     return i * i
 
 
+@pytest.mark.slow
 def test_work_that_ends_every_process_costs_itself(address):
     with cluster.connect(address):
         assert parallel(deadly, range(12), chunk=2, lost=lambda i: -i) == [

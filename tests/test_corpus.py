@@ -405,6 +405,7 @@ def test_emotion_lists_that_are_refused(spec):
 # --- real recordings -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ravdess_is_the_published_grid(ravdess):
     """Facts of the published corpus, found by reading every sample; the pair is a copy by mistake."""
     held = read(ravdess)

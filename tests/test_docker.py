@@ -81,6 +81,7 @@ def image(tmp_path_factory):
     return app, python
 
 
+@pytest.mark.slow
 def test_what_is_installed_predicts_files_folders_and_standard_input(image):
     app, python = image
     save_tiny(app.parent / "tiny.json")
@@ -95,6 +96,7 @@ def test_what_is_installed_predicts_files_folders_and_standard_input(image):
     assert (done.stdout, done.stderr) == ("no runs\n", "")
 
 
+@pytest.mark.slow
 def test_what_is_installed_answers_a_request(image):
     app, python = image
     save_tiny(app.parent / "tiny.json")

@@ -81,7 +81,14 @@ class Busy:
 
 @pytest.fixture
 def busy(tmp_path):
-    return Busy(tmp_path)
+    """Its commands take signals as from a terminal, though the tests may run in the background, which ignores some."""
+    before = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in SIGNALS[:-1]}
+    ignored = [number for number, how in before.items() if how is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield Busy(tmp_path)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -90,6 +90,7 @@ def _tagged(cells):
     return next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "figures"),
     [
@@ -116,6 +117,7 @@ def test_a_run_leaves_a_page_figures_and_metrics(out, run, figures):
     assert not (out / run / "notebook.ipynb").exists()
 
 
+@pytest.mark.slow
 def test_predictions_and_metrics_tell_the_same(out):
     from sklearn.metrics import recall_score
 
@@ -133,6 +135,7 @@ def test_predictions_and_metrics_tell_the_same(out):
     assert set(predictions["model"]) == {"mlp", "xgboost"}
 
 
+@pytest.mark.slow
 def test_the_exported_model_is_the_best_inside_the_folds_and_serves(out, tiny_corpus):
     chosen = bundle.load(out / "04_choose_and_export" / "ser.json")
     assert chosen.passport["estimator"] == "whitened"
@@ -149,6 +152,7 @@ def test_the_exported_model_is_the_best_inside_the_folds_and_serves(out, tiny_co
     assert "normal or strong" in card
 
 
+@pytest.mark.slow
 def test_the_index_shows_table_and_figures(out):
     text = (out / "README.md").read_text(encoding="utf-8")
     assert "| eight | mlp |" in text
@@ -158,6 +162,7 @@ def test_the_index_shows_table_and_figures(out):
         assert f'src="{path.parent.name}/{path.name}"' in (out / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_is_odd_is_reported(out):
     """The tiny corpus is no full grid, and 01 says so."""
     page = (out / "01_eda" / "index.html").read_text(encoding="utf-8")
@@ -166,6 +171,7 @@ def test_what_is_odd_is_reported(out):
     assert "missing of the grid" in page
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_keeps_its_copy_and_the_last_good_report(out, tmp_path, tiny_corpus, monkeypatch):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
     good = tmp_path / "01_eda"

@@ -45,6 +45,7 @@ def clone(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_the_readme_leads_from_a_folder_to_a_served_prediction(clone, emodb):
     with socket.socket() as free:
@@ -205,6 +206,7 @@ def test_a_run_that_is_not_there_or_not_of_this_corpus_is_refused_with_the_remed
         training.settings("03_before", str(path))
 
 
+@pytest.mark.slow
 def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifest, out, tiny_corpus):
     path = manifest(lambda speaker, emotion, n: emotion != "sad")
     corpus = ["--out", out, "-p", f"corpus={path}"]

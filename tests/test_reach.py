@@ -72,7 +72,7 @@ def edited(tmp_path, monkeypatch):
     def codes(*names):
         for name in names:
             (path,) = (tmp_path / "ser_lib").rglob(f"{name}.py")
-            path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n")
+            path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
         return {notebook: provenance.code(notebook) for notebook in NOTEBOOKS}
 
     return codes

@@ -277,6 +277,7 @@ def clone(tmp_path, tiny_corpus):
     return Clone(tmp_path, tiny_corpus)
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
     with clone.start("--grid", "grid.yaml") as process:
         deadline = time.monotonic() + 900
@@ -310,6 +311,7 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
     assert sum(clone.begun().values()) <= 12 + len(cut)
 
 
+@pytest.mark.slow
 def test_two_grids_at_a_time_share_the_runs(clone):
     (clone.folder / "grid.yaml").write_text("seeds: [0, 1]\n", encoding="utf-8")
     with clone.start("--grid", "grid.yaml") as one, clone.start("--grid", "grid.yaml") as other:
@@ -320,6 +322,7 @@ def test_two_grids_at_a_time_share_the_runs(clone):
     assert sum(text.count("unchanged, skipped") for text in told) == 2
 
 
+@pytest.mark.slow
 def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     (clone.folder / "grid.yaml").write_text("fails: [loso]\nprotocol: [loso, actors5]\n", encoding="utf-8")
     code, told = clone.run("--grid", "grid.yaml")

@@ -47,6 +47,7 @@ FIGURE = re.compile(
     flags=re.IGNORECASE,
 )
 TIMES = (
+    "in three lines",
     "two hours)",
     "half an hour)",
     "half a minute)",

@@ -77,9 +77,10 @@ data: $(NOTEBOOKS)  ## download RAVDESS speech (208 MB) into data/ravdess
 bench: $(NOTEBOOKS)  ## how long things take: reports/bench.md (ARGS="--quick --out folder")
 	$(RUN) ser_lib bench $(ARGS)
 
-COMPILE := uv pip compile --quiet --universal --fork-strategy fewest --no-strip-extras --generate-hashes --no-header --no-annotate --python-version 3.11
+COMPILE := uv pip compile --quiet --universal --fork-strategy fewest --no-strip-extras --generate-hashes --no-header --no-annotate --python-version 3.11 --constraint newest.tmp
 
 lock:  ## resolve the three lock files anew (needs uv)
+	printf "%s; python_version >= '3.15'\n" 'contourpy>=1.4' 'numpy>=2.5' 'scipy>=1.18' > newest.tmp  # the first with wheels for it
 	{ echo '# What `make test` needs, exact versions with hashes for Python 3.11 to 3.15. Made by `make lock`.'; \
 	$(COMPILE) --extra dev --group build pyproject.toml; } > requirements-test.lock.new
 	{ echo '# Of requirements-test.lock what the notebooks need; environment.yml installs it too. Made by `make lock`.'; \
@@ -87,6 +88,7 @@ lock:  ## resolve the three lock files anew (needs uv)
 	{ echo '# Of requirements-test.lock what predicting and serving needs; the Dockerfile installs it too. Made by `make lock`.'; \
 	$(COMPILE) --constraint requirements-test.lock.new pyproject.toml; } > requirements-serve.lock.new
 	for name in serve notebooks test; do mv requirements-$$name.lock.new requirements-$$name.lock; done
+	rm newest.tmp
 
 clean:  ## remove the environment and the feature cache
 	rm -rf .venv data/cache

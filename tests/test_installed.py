@@ -40,8 +40,8 @@ def wheel(tmp_path_factory):
 def site(wheel, tmp_path_factory):
     """A folder with what the wheel installs, which cannot be written to."""
     folder = tmp_path_factory.mktemp("installed") / "site"
-    with zipfile.ZipFile(wheel) as held:
-        held.extractall(folder)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o222)
     yield folder
@@ -65,19 +65,19 @@ def call(user, *arguments, **more) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_wheel_holds_the_model_and_what_is_shown(wheel):
-    held = zipfile.ZipFile(wheel)
+    archive = zipfile.ZipFile(wheel)
     for name in ("ser.json", "ser.pkl"):
-        assert held.read(f"ser_lib/shipped/{name}") == (ROOT / "models" / name).read_bytes()
+        assert archive.read(f"ser_lib/shipped/{name}") == (ROOT / "models" / name).read_bytes()
     for path in (ROOT / "ser_lib").rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
-            assert path.relative_to(ROOT).as_posix() in held.namelist()
+            assert path.relative_to(ROOT).as_posix() in archive.namelist()
 
 
 def test_an_sdist_makes_the_same_wheel(wheel, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     name = build.build_sdist(str(tmp_path))
-    with tarfile.open(tmp_path / name) as held:
-        held.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    with tarfile.open(tmp_path / name) as archive:
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     other = built(tmp_path / name.removesuffix(".tar.gz"), tmp_path)
     ours, theirs = (
         {each.filename: each.CRC for each in zipfile.ZipFile(one).infolist()} for one in (wheel, other)

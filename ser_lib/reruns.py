@@ -258,7 +258,9 @@ def execute_all(
     mlflow: str = "",
     say: Callable[[str], object] = print,
 ) -> None:
-    """Execute the runs in order, `jobs` at a time, each after the one that it reads, then rebuild the index.
+    """Execute the runs, `jobs` at a time, then rebuild the index.
+
+    Runs that others read come first and the others wait for them; else the order is as given.
 
     Parameters
     ----------
@@ -287,7 +289,8 @@ def execute_all(
             wait(those)
             return execute(run, out, force=force, processes=processes, say=shown.say)
 
-        for run in runs:
+        waited_for = {name for run in runs for name in read_by(run)}
+        for run in sorted(runs, key=lambda run: run.name not in waited_for):
             those = [future for future, other in started.items() if other.name in read_by(run)]
             started[pool.submit(execute_after, those, run)] = run
         try:

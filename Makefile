@@ -62,7 +62,7 @@ lint: $(TESTS)  ## ruff (lint, docstrings, format), mypy and codespell
 	$(RUN) codespell_lib
 
 mutants: export OMP_THREAD_LIMIT := 1  # xgboost in a forked process would wait for threads that are not there
-mutants: $(TESTS)  ## does each change of a line fail a test? (ARGS="ser_lib.splits*"); those that survive are explained
+mutants: $(TESTS)  ## does each change of a line fail a test? (ARGS="ser_lib.evaluation.splits*"); those that survive are explained
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	$(RUN) mutmut run $(ARGS)
 	$(RUN) mutmut results > mutants/results
@@ -75,7 +75,7 @@ data: $(NOTEBOOKS)  ## download RAVDESS speech (208 MB) into data/ravdess
 	$(RUN) ser_lib data $(ARGS)
 
 bench: $(NOTEBOOKS)  ## how long things take: reports/bench.md (ARGS="--quick --out folder")
-	$(RUN) ser_lib bench $(ARGS)
+	$(RUN) benchmarks.bench $(ARGS)
 
 COMPILE := uv pip compile --quiet --universal --fork-strategy fewest --no-strip-extras --generate-hashes --no-header --no-annotate --python-version 3.11 --constraint newest.tmp
 

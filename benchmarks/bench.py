@@ -23,30 +23,23 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import click
 import numpy as np
 import psutil
 import soundfile
 
-from ser_lib import (
-    ROOT,
-    audio,
-    bench_report,
-    bench_server,
-    bundle,
-    corpus,
-    decoding,
-    functionals,
-    lld,
-    pitch,
-)
+from benchmarks import bench_report, bench_server
+from benchmarks.growth import growth
+from ser_lib import ROOT, audio, corpora
+from ser_lib.audio import clip, decoding
 from ser_lib.errors import BundleError
-from ser_lib.features import FeatureConfig, extract
-from ser_lib.growth import growth
+from ser_lib.features import FeatureConfig, extract, functionals, lld, pitch
+from ser_lib.serving import bundle
 
 CLASSIC, FULL = FeatureConfig("classic"), FeatureConfig("full")
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 STAGES = {
-    "decode": (decoding, "decode"), "resample": (audio, "resample"), "trim": (audio, "trim"),
+    "decode": (decoding, "decode"), "resample": (clip, "resample"), "trim": (clip, "trim"),
     "STFT": (lld, "magnitudes"), "decibels of bands": (lld, "power_db"), "cepstrum": (lld, "cepstrum"),
     "pitch": (pitch, "pitch"), "spectral shape": (lld, "spectral_shape"), "contrast": (lld, "contrast"),
     "chroma": (lld, "chroma"), "zero crossings": (lld, "zero_crossings"),
@@ -172,7 +165,7 @@ def extraction(source: str, n_jobs: int) -> dict[str, Any]:
     """
     from joblib.externals.loky import get_reusable_executor
 
-    from ser_lib import tables
+    from ser_lib.features import tables
 
     found = {"peak_mb": float("nan")}
     for what in ("seconds", "seconds_again"):
@@ -195,7 +188,7 @@ def extraction(source: str, n_jobs: int) -> dict[str, Any]:
 
 def child(work: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
     """`work(**arguments)` in a new process of one thread."""
-    command = [sys.executable, "-m", "ser_lib.bench", work.__name__, json.dumps(arguments)]
+    command = [sys.executable, "-m", "benchmarks.bench", "child", work.__name__, json.dumps(arguments)]
     environment = os.environ | ONE_THREAD
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True
@@ -272,9 +265,9 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
     rounds, starts, posts, turns = (1, 1, 40, (1, 2)) if quick else (3, 5, 10_000, (1, 2, 2, 1))
     model = Path(model).resolve()
     with tempfile.TemporaryDirectory() as scratch:
-        real = None if quick else corpus.find_audio()
+        real = None if quick else corpora.find_audio()
         source = (real or write_speech(Path(scratch), 6 if quick else 240)).resolve()
-        files = sorted(map(str, corpus.recordings(source)))
+        files = sorted(map(str, corpora.recordings(source)))
         sample = files[:: max(1, len(files) // clips)][:clips]
         found = {"clips": len(sample), "kind": Path(sample[0]).suffix[1:], "real": real is not None}
         found |= child(warm, files=sample, rounds=rounds) | {"cold": cold(sample[0], model, starts)}
@@ -292,5 +285,23 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
     return out / "bench.md"
 
 
+@click.command()
+@click.option(
+    "--out",
+    default=ROOT / "reports",
+    type=click.Path(path_type=Path),
+    help="folder of bench.md and bench.png",
+)
+@click.option("--clips", default=60, help="clips of the sample on which both sides take turns")
+@click.option("--model", default=bundle.DEFAULT, type=click.Path(path_type=Path), help="model metadata")
+@click.option("--quick", is_flag=True, help="a few synthesised clips, once each: shows that it runs")
+def main(**options: Any) -> None:
+    """Measure extraction, start and server against others; write bench.md and bench.png."""
+    click.echo(run(**options))
+
+
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))
+    if sys.argv[1:2] == ["child"]:
+        print(json.dumps(globals()[sys.argv[2]](**json.loads(sys.argv[3]))))
+    else:
+        main()

@@ -19,8 +19,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from ser_lib import bench_server, plots
-from ser_lib.score_plots import MODEL_COLOURS
+from benchmarks import bench_server
+from ser_lib import plots
+from ser_lib.plots import MODEL_COLOURS
 
 LIBRARIES = ("numpy", "scipy", "soundfile", "soxr", "librosa", "opensmile", "scikit-learn")
 ASKED = (  # ours, the other side, at most this share of its time

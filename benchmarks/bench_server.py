@@ -19,9 +19,10 @@ import numpy as np
 import psutil
 from threadpoolctl import threadpool_limits
 
-from ser_lib import ROOT, bundle
+from ser_lib import ROOT
 from ser_lib.errors import BundleError
-from ser_lib.hearing import Bundle
+from ser_lib.serving import bundle
+from ser_lib.serving.model import Model
 
 CLIENTS = 32
 THREADS = 2  # clips heard at once under many clients
@@ -79,7 +80,7 @@ def measure(clip: bytes, model: Path, n: int) -> dict[str, Any] | None:
         return found | _many(process.pid, address, clip, n)
 
 
-def _turns(model: Bundle, clip: bytes, address: str, n: int) -> dict[str, Any]:
+def _turns(model: Model, clip: bytes, address: str, n: int) -> dict[str, Any]:
     called, served = [], []
     with closing(HTTPConnection(address, timeout=60)) as connection:
         for _ in range(n):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from ser_lib import audio, corpus, tables
-from ser_lib.features import FeatureConfig
+from ser_lib import audio, corpora
+from ser_lib.features import FeatureConfig, tables
 
 CLIP_S = 0.4  # seconds of sound in each file
 RATE = 16_000  # hertz
@@ -37,14 +37,14 @@ def growth(n: int, folder: Path) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as place:
         _archive(Path(place), n, _voices(folder))
-        command = [sys.executable, "-m", "ser_lib.growth", place]
+        command = [sys.executable, "-m", "benchmarks.growth", place]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
     return {"clips": n, **json.loads(said)}
 
 
 def _voices(folder: Path) -> list[np.ndarray]:
     """Waveforms of `CLIP_S` seconds, float32 of shape (n_samples,), with a peak of 1."""
-    clips, _ = corpus.listing(folder)
+    clips, _ = corpora.listing(folder)
     found = [audio.load(path).samples[: int(CLIP_S * RATE)] for path in clips["path"][::50]]
     return [(y / np.abs(y).max()).astype(np.float32) for y in found]
 

@@ -11,14 +11,23 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import joblib
+from joblib._dask import DaskDistributedBackend
+
+from ser_lib.errors import SerError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 LOOK_S = 0.5  # seconds between looks at the process that started this one
 
 
-def parallel(
+def map_parallel(
     work: Callable[[Any], Any],
     items: Iterable[Any],
     *,
@@ -105,3 +114,78 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+# --- a Dask cluster -------------------------------------------------------------------------------
+
+WAIT_S = 30  # seconds for the scheduler to answer and a worker to be there
+
+
+@contextmanager
+def dask_cluster(address: str) -> Iterator[Client]:
+    """Inside, `progress.parallel` works on the cluster; a worker that is lost loses no row.
+
+    Each worker needs this version of ser_lib and its libraries, and the files under the same paths.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, as `tcp://host:8786`.
+
+    Raises
+    ------
+    SerError
+        Dask is not installed, no scheduler answers, or it has no workers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise SerError(
+            "Dask is not installed; `python -m pip install 'dask[dataframe,distributed]'` brings it"
+        ) from error
+    try:
+        client = Client(address, timeout=WAIT_S)
+    except (OSError, ValueError) as error:
+        raise SerError(
+            f"{address}: no Dask scheduler answers ({error}); start one with `dask scheduler`"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=WAIT_S)
+        except TimeoutError as error:
+            raise SerError(f"{address}: no workers; start them with `dask worker {address}`") from error
+        with joblib.parallel_config(_Backend(client=client)):
+            yield client
+
+
+class _Backend(DaskDistributedBackend):
+    """joblib's own, which would wait for ever for a task that failed outside its function."""
+
+    def effective_n_jobs(self, n_jobs: int = 1) -> int:
+        """At least 2: joblib takes 1, which is left while workers start again, for work in this process."""
+        return max(2, super().effective_n_jobs(n_jobs))
+
+    def submit(self, func: Callable[..., Any], callback: Any = None) -> Any:
+        """Hand in a batch; `callback` also hears of its failure."""
+        task = super().submit(func, callback)
+        task.add_done_callback(lambda done: callback(done) if done.exception() else None)
+        return task
+
+    def retrieve_result_callback(self, out: Any) -> Any:
+        """The results of a batch, or the error that stands for them."""
+        if not isinstance(out, Future):
+            return super().retrieve_result_callback(out)
+        from distributed import KilledWorker
+
+        error = out.exception()
+        if isinstance(error, KilledWorker):
+            raise BrokenProcessPool(str(error)) from error
+        raise SerError(
+            f"a Dask worker cannot run the work ({str(error).splitlines()[0]}); "
+            "it needs this version of ser_lib and its libraries"
+        ) from error
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Stop what is under way."""
+        super().abort_everything(ensure_ready)
+        self.client.cancel(list(self._results))

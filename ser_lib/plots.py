@@ -233,3 +233,291 @@ def plot_shares(shares: pd.DataFrame, *, title: str = "", ax: Axes | None = None
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+# --- results --------------------------------------------------------------------------------------
+
+MODEL_COLOURS = {
+    "mlp": "#1f5f8b", "xgboost": "#d9772b", "mlp300": "#7aa6c2", "logistic": "#7d7d7d", "majority": "#c4c4c4",
+    "whitened": "#5d8a94", "corrcnn": "#7b4fa3", "cnn_bilstm": "#a68bbf", "dense": "#c3b1d1",
+}  # fmt: skip
+
+
+def plot_confusion(matrix: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Shares of each true emotion's clips (rows) heard as each emotion (columns), in percent.
+
+    Examples
+    --------
+    >>> ax = plot_confusion(pd.DataFrame({"calm": [0.9, 0.4], "sad": [0.1, 0.6]}, index=["calm", "sad"]))
+    >>> [text.get_text() for text in ax.texts]
+    ['90', '10', '40', '60']
+    """
+    ax = axes(ax, 5, 4.3)
+    sns.heatmap(
+        100 * matrix, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, cbar=False, square=True,
+        linewidths=0.5, annot_kws={"fontsize": 8}, ax=ax,
+    )  # fmt: skip
+    ax.set(title=title, xlabel="heard as", ylabel="spoken as")
+    ax.tick_params(axis="x", rotation=45)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
+    """UAR of each model with its interval; filled on unheard speakers, hollow on the random split.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `model, protocol, value, low, high`, fractions; a model's colour is that of its name's first word.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({"model": "mlp", "protocol": ["loso", "random"], "value": [0.6, 0.8]})
+    >>> ax = plot_scores(scores.assign(low=[0.5, 0.7], high=[0.7, 0.9]), chance=0.25)
+    >>> [text.get_text() for text in ax.texts]
+    ['60.0%', '80.0%', 'chance']
+    """
+    models = list(dict.fromkeys(scores["model"]))
+    ax = axes(ax, 6.5, 1.4 + 0.36 * len(models))
+    both = (scores["protocol"] == "random").any()  # without, the rows are on the grid and need no legend
+    for row in scores.itertuples():
+        straddled = row.protocol == "random"
+        y = models.index(row.model) + both * (0.17 if straddled else -0.17)
+        colour = MODEL_COLOURS.get(row.model.split()[0], "#333333")
+        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2, alpha=0.5 if straddled else 1)
+        ax.plot(
+            row.value, y, "o", color=colour, markerfacecolor="white" if straddled else colour, markersize=7
+        )
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        number = ax.annotate(
+            f"{row.value:.1%}", (row.high, y), (5, 0), textcoords="offset points", bbox=clear
+        )
+        number.set(va="center", fontsize=8)
+    ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
+    ax.annotate("chance", (chance, -0.45), (3, 0), textcoords="offset points", fontsize=8, color="#777777")
+    ax.set_yticks(range(len(models)), models)
+    ax.set(
+        xlim=(0, 1.04), ylim=(len(models) - 0.4, -0.6), xlabel="UAR, 95 % interval over speakers", title=title
+    )
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    if both:
+        for fill, name in (
+            ("#555555", "unheard speakers"),
+            ("white", "random split (speakers on both sides)"),
+        ):
+            ax.plot([], [], "o", color="#555555", markerfacecolor=fill, label=name)
+        ax.legend(
+            frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -1.1 / len(models)), ncols=2
+        )
+    return ax
+
+
+def plot_speaker_gaps(
+    gaps: pd.Series, *, models: tuple[str, str], title: str = "", ax: Axes | None = None
+) -> Axes:
+    """One bar a speaker: how far the first model is ahead of the second, in the colour of who is ahead.
+
+    Examples
+    --------
+    >>> plot_speaker_gaps(pd.Series({"ann": 0.1, "ben": -0.2}), models=("mlp", "xgboost")).get_ylabel()
+    'UAR, mlp minus xgboost'
+    """
+    ax = axes(ax, 6.5, 3)
+    gaps = gaps.sort_values()
+    first, second = (MODEL_COLOURS.get(name, "#333333") for name in models)
+    ax.bar(gaps.index.astype(str), gaps, color=np.where(gaps > 0, first, second))
+    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.set(xlabel="speaker", ylabel=f"UAR, {models[0]} minus {models[1]}", title=title)
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:+.0%}")
+    ax.tick_params(axis="x", labelsize=7)
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+def plot_learning_curve(curve: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """UAR over the number of training speakers; `curve` has `model, speakers, value, low, high`.
+
+    Examples
+    --------
+    >>> curve = pd.DataFrame({"model": "mlp", "speakers": [5, 19], "value": [0.5, 0.6]})
+    >>> ax = plot_learning_curve(curve.assign(low=[0.4, 0.5], high=[0.6, 0.7]))
+    >>> ax.lines[0].get_xydata().tolist()
+    [[5.0, 0.5], [19.0, 0.6]]
+    """
+    ax = axes(ax, 5.5, 3.6)
+    for model, part in curve.groupby("model", sort=False):
+        colour = MODEL_COLOURS.get(model, "#333333")
+        ax.plot(part["speakers"], part["value"], "o-", color=colour, label=model, markersize=5)
+        ax.fill_between(part["speakers"], part["low"], part["high"], color=colour, alpha=0.12, linewidth=0)
+    ax.set(xlabel="speakers in training", ylabel="UAR on unheard speakers", title=title)
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_importance(importance: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Grouped bars: UAR lost when a family's columns are shuffled; one row a family, one column a model.
+
+    Examples
+    --------
+    >>> losses = pd.DataFrame({"mlp": [0.1, 0.0], "xgboost": [0.2, 0.1]}, index=["mfcc", "pitch"])
+    >>> [label.get_text() for label in plot_importance(losses).get_yticklabels()]
+    ['mfcc', 'pitch']
+    """
+    ax = axes(ax, 6, 3.4)
+    importance.plot.barh(ax=ax, color=[MODEL_COLOURS.get(name, "#333333") for name in importance], width=0.75)
+    ax.invert_yaxis()
+    ax.set(xlabel="UAR lost when the family is shuffled among the test clips", ylabel="", title=title)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.legend(frameon=False)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Accuracy over confidence, one line a table of `calibration.reliability`; the diagonal is perfect.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"confidence": [0.5, 0.9], "accuracy": [0.4, 0.7], "clips": [30, 90]})
+    >>> plot_reliability({"as trained": table}).lines[1].get_xydata().tolist()
+    [[0.5, 0.4], [0.9, 0.7]]
+    """
+    ax = axes(ax, 4.5, 4.2)
+    ax.plot([0, 1], [0, 1], color="#999999", linestyle=":")
+    for (name, table), colour in zip(tables.items(), ("#c8352b", "#1f5f8b"), strict=False):
+        ax.plot(table["confidence"], table["accuracy"], color=colour, label=name, linewidth=1.4)
+        ax.scatter(table["confidence"], table["accuracy"], s=8 + table["clips"] / 6, color=colour)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share that is right", title=title)
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_ladder(rungs: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """One point a rung with its interval; hollow where training holds something of the test clips.
+
+    Parameters
+    ----------
+    rungs : DataFrame
+        `rung, value, low, high, chance, same_speaker`, fractions.
+
+    Examples
+    --------
+    >>> rungs = pd.DataFrame({"rung": ["random", "unheard"], "value": [0.9, 0.6], "same_speaker": [1, 0]})
+    >>> ax = plot_ladder(rungs.assign(low=[0.8, 0.5], high=[1.0, 0.7], chance=0.25))
+    >>> [text.get_text() for text in ax.texts]
+    ['90.0%', '60.0%']
+    """
+    ax = axes(ax, 7, 0.5 * len(rungs) + 1.4)
+    colour = MODEL_COLOURS["mlp"]
+    for y, row in enumerate(rungs.itertuples()):
+        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
+        ax.plot(row.value, y, "o", color=colour, markerfacecolor="white" if row.same_speaker else colour)
+        ax.plot([row.chance, row.chance], [y - 0.25, y + 0.25], color="#999999", linestyle=":")
+        ax.annotate(
+            f"{row.value:.1%}", (row.high, y), (6, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    ax.set_yticks(range(len(rungs)), rungs["rung"])
+    ax.set(xlim=(0, 1.06), ylim=(len(rungs) - 0.4, -0.6), title=title)
+    ax.set_xlabel("95 % interval over speakers; hollow: speakers on both sides; dotted: chance", fontsize=8)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    return ax
+
+
+def plot_risk_coverage(
+    curve: pd.DataFrame, *, chosen: tuple[float, float], title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Share wrong over share answered, from `decisions.risk_coverage`; the dot is `chosen` (coverage, risk).
+
+    Examples
+    --------
+    >>> curve = pd.DataFrame({"coverage": [0.5, 1.0], "risk": [0.1, 0.4]})
+    >>> plot_risk_coverage(curve, chosen=(0.5, 0.1)).texts[0].get_text()
+    'answers 50%, wrong in 10%'
+    """
+    ax = axes(ax, 5.5, 3.6)
+    ax.plot(curve["coverage"], curve["risk"], color=MODEL_COLOURS["mlp"])
+    ax.plot(*chosen, "o", color=PALETTE["angry"])
+    text = f"answers {chosen[0]:.0%}, wrong in {chosen[1]:.0%}"
+    ax.annotate(text, chosen, (8, -12), textcoords="offset points", fontsize=9)
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1.2 * curve["risk"].iloc[-1]),
+        xlabel="clips answered",
+        ylabel="wrong among them",
+        title=title,
+    )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    return ax
+
+
+def plot_groups(
+    groups: pd.DataFrame,
+    *,
+    xlabel: str,
+    title: str = "",
+    other: str = "",
+    colours: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One point a group with its interval.
+
+    Parameters
+    ----------
+    groups : DataFrame
+        `group, value, low, high`, fractions; blank rows (an empty `group`) part one kind from the next.
+    other : str
+        A column of `groups` to mark with diamonds, such as what listeners heard.
+    colours : sequence of str
+        One a row.
+
+    Examples
+    --------
+    >>> groups = pd.DataFrame({"group": ["female", "male"], "value": [0.7, 0.6], "low": [0.6, 0.5], "high": [0.8, 0.7]})
+    >>> ax = plot_groups(groups, xlabel="UAR")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['female', 'male']
+    """
+    ax = axes(ax, 6, 0.28 * len(groups) + 1)
+    colours = list(colours) if colours is not None else [MODEL_COLOURS["mlp"]] * len(groups)
+    for y, (row, colour) in enumerate(zip(groups.to_dict("records"), colours, strict=True)):
+        ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2, alpha=0.6)
+        ax.plot(row["value"], y, "o", color=colour, markersize=5)
+        if other:
+            ax.plot(row[other], y, "D", color=PALETTE["happy"], markeredgecolor="#555555", markersize=6)
+    if other:
+        ax.plot([], [], "o-", color=colours[0], label="model, 95 % interval")
+        ax.plot([], [], "D", color=PALETTE["happy"], markeredgecolor="#555555", label=other)
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set_yticks(range(len(groups)), groups["group"], fontsize=8)
+    ax.set(ylim=(len(groups) - 0.4, -0.6), xlim=(0, 1), xlabel=xlabel, title=title)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_conditions(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
+    """UAR: a row a condition, a point a way of training (column); the grey line joins the worst and the best.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({"as recorded": [0.6, 0.3], "with copies": [0.6, 0.5]}, index=["clean", "noise 5 dB"])
+    >>> ax = plot_conditions(scores, chance=0.25)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['as recorded', 'with copies']
+    """
+    ax = axes(ax, 7, 0.3 * len(scores) + 1.2)
+    ax.hlines(range(len(scores)), scores.min(axis=1), scores.max(axis=1), color="#dddddd", linewidth=3)
+    apart = np.linspace(-0.15, 0.15, scores.shape[1])  # of rows; equal scores stay visible
+    for way, colour, lift in zip(scores, sns.color_palette("colorblind", len(apart)), apart, strict=True):
+        ax.plot(scores[way], np.arange(len(scores)) + lift, "o", color=colour, markersize=6, label=way)
+    ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
+    ax.set_yticks(range(len(scores)), scores.index)
+    ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel="UAR on unheard speakers; dotted: chance", title=title)
+    ax.set_xlim(0, 1.1 * scores.max().max())
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    ax.grid(axis="y", visible=False)
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax

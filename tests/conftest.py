@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that tests can `import synth`
+here = Path(__file__).parent
+sys.path[:0] = map(str, (here, *(path for path in here.iterdir() if path.is_dir())))  # so that tests can `import synth`
 
 
 @pytest.fixture(scope="session")

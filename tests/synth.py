@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from scipy.signal import lfilter
 
-from ser_lib.corpus import EIGHT
+from ser_lib.corpora import EIGHT
 
 ACTORS = (1, 2, 3, 4, 5, 6)  # of three published folds: (2, 5), (3, 6) and (1, 4)
 VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (530, 1840, 2480), (570, 840, 2410), (300, 870, 2240))

@@ -18,12 +18,12 @@ from click.testing import CliRunner
 from synth import speech
 from test_bundle import save_tiny, wav
 
-from ser_lib import bundle
-from ser_lib.answers import as_csv
 from ser_lib.cli import main
-from ser_lib.cli_told import Told
-from ser_lib.corpus import FOUR
+from ser_lib.corpora import FOUR
 from ser_lib.errors import BundleError
+from ser_lib.serving import bundle
+from ser_lib.serving.answers import as_csv
+from ser_lib.serving.command import Told
 
 NAMES = ("=A1", "+1", "-1", "@x", "\tx", "-", "a=1", "")
 
@@ -54,7 +54,7 @@ def clips(tmp_path):
 # --- what commands tell ----------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("default::ser_lib.bundle.VersionWarning")
+@pytest.mark.filterwarnings("default::ser_lib.serving.bundle.VersionWarning")
 def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
     other = tmp_path / "tiny.json"
     shutil.copy(tiny.with_suffix(".pkl"), tmp_path)
@@ -254,7 +254,7 @@ def test_a_corpus_that_can_be_trusted(manifest, tmp_path):
 
 
 def test_nothing_is_decoded_twice(manifest, monkeypatch):
-    from ser_lib import decoding
+    from ser_lib.audio import decoding
 
     path = manifest(lambda speaker, emotion: speaker == "01" and emotion in ("03", "05"))
     call("corpus", "check", path)

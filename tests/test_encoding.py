@@ -18,15 +18,18 @@ import requests
 from synth import speech
 from test_bundle import save_tiny, wav
 
-from ser_lib import ROOT, console, ledger, server
-from ser_lib.parameters import NOTEBOOKS
+from ser_lib import ROOT
+from ser_lib.runs import ledger
+from ser_lib.runs.parameters import NOTEBOOKS
+from ser_lib.serving import command, server
 
 NAME = "CP1252"
 CLIP = wav(speech("happy", 1))
 CHECKED = [
-    *ROOT.glob("ser_lib/*.py"),
+    *ROOT.glob("ser_lib/**/*.py"),
+    *ROOT.glob("benchmarks/*.py"),
     ROOT / "serve.py",
-    *ROOT.glob("tests/*.py"),
+    *ROOT.glob("tests/**/*.py"),
     *NOTEBOOKS.glob("*.ipynb"),
 ]
 
@@ -128,7 +131,7 @@ def test_the_server_answers(narrow, tmp_path):
             assert answer.status_code == 200, answer.text
             assert answer.json()["file"] == "≤ жар.wav"
             page = requests.get(address, timeout=60)
-            assert page.content == (ROOT / "ser_lib" / "web" / "index.html").read_bytes()
+            assert page.content == (ROOT / "ser_lib" / "serving" / "web" / "index.html").read_bytes()
         finally:
             process.terminate()
 
@@ -157,7 +160,7 @@ def test_a_narrow_terminal_takes_every_character(arguments):
 def test_streams_that_are_none_are_left(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    console.tolerant()
+    command.tolerant()
 
 
 def test_a_system_without_a_c_library_to_ask_serves(monkeypatch):

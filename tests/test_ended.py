@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from test_reruns import CELLS, Clone
+from test_execution import CELLS, Clone
 
 from ser_lib import ROOT
 

@@ -14,8 +14,9 @@ import yaml
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 
-from ser_lib import ROOT, index, reruns
-from ser_lib.ledger import REPORTS
+from ser_lib import ROOT
+from ser_lib.runs import execution, index
+from ser_lib.runs.ledger import REPORTS
 
 PIN = re.compile(r"^([a-z0-9.-]+)(?:\[[^\]]+\])?==([^\s;]+)(?: ; (.+?))?(?: \\)?$", flags=re.M)
 LOCKS = {
@@ -107,7 +108,7 @@ def test_what_runs_is_what_is_locked(name):
 def test_the_readme_shows_the_committed_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = text.partition("<!-- results -->\n")[2].partition("<!-- /results -->")[0]
-    assert shown.strip() == index.readme_tables(reruns.STANDARD)
+    assert shown.strip() == index.readme_tables(execution.STANDARD)
     assert shown.startswith("| who listens |")
     assert (REPORTS / "README.md").is_file()
 

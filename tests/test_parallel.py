@@ -10,7 +10,7 @@ import pytest
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_info
 
-from ser_lib.progress import parallel
+from ser_lib.parallel import map_parallel
 
 
 def about(i: int) -> tuple[int, int, list[int]]:
@@ -19,7 +19,7 @@ def about(i: int) -> tuple[int, int, list[int]]:
 
 
 def test_every_process_has_one_thread():
-    found = parallel(about, range(12), n_jobs=2)
+    found = map_parallel(about, range(12), n_jobs=2)
     assert [i for i, *_ in found] == list(range(12))
     assert os.getpid() not in {process for _, process, _ in found}
     assert {threads for *_, pools in found for threads in pools} == {1}
@@ -34,7 +34,7 @@ def test_boosting_in_a_process_has_one_thread():
 
 
 def test_one_process_is_this_one():
-    assert {process for _, process, _ in parallel(about, range(3), n_jobs=1)} == {os.getpid()}
+    assert {process for _, process, _ in map_parallel(about, range(3), n_jobs=1)} == {os.getpid()}
 
 
 def fatal(i: int) -> int:
@@ -45,15 +45,15 @@ def fatal(i: int) -> int:
 
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_an_item_that_ends_its_process_costs_itself(chunk):
-    found = parallel(fatal, range(60), n_jobs=2, chunk=chunk, lost=lambda i: -i)
+    found = map_parallel(fatal, range(60), n_jobs=2, chunk=chunk, lost=lambda i: -i)
     assert found == [-i if i in (3, 11) else i * i for i in range(60)]
 
 
 def test_a_single_item_that_ends_its_process_costs_itself():
-    assert parallel(fatal, [3], n_jobs=2, lost=lambda i: -i) == [-3]
+    assert map_parallel(fatal, [3], n_jobs=2, lost=lambda i: -i) == [-3]
 
 
 def test_without_a_stand_in_the_death_is_told():
     with pytest.raises(BrokenProcessPool):
-        parallel(fatal, range(8), n_jobs=2)
-    assert parallel(fatal, range(3), n_jobs=2) == [0, 1, 4]  # and the next call works
+        map_parallel(fatal, range(8), n_jobs=2)
+    assert map_parallel(fatal, range(3), n_jobs=2) == [0, 1, 4]  # and the next call works

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from ser_lib import ROOT, corpus, places
+from ser_lib import ROOT, corpora, paths
+from ser_lib.corpora import clips
 from ser_lib.errors import SerError
 
 
@@ -24,7 +25,7 @@ def home(tmp_path, monkeypatch):
 def without(request, monkeypatch):
     """No repository that can be written to."""
     if request.param == "installed":
-        monkeypatch.setattr(places, "REPOSITORY", False)
+        monkeypatch.setattr(paths, "REPOSITORY", False)
     else:
         monkeypatch.setattr(
             os, "access", lambda path, mode: not (mode == os.W_OK and ROOT in [path, *path.parents])
@@ -33,33 +34,33 @@ def without(request, monkeypatch):
 
 def test_the_repository_keeps_them_where_it_can(home, tmp_path):
     for folder in (tmp_path / "data" / "cache", tmp_path / "data", ROOT / "data" / "ravdess"):
-        assert places.writable(folder) == folder
+        assert paths.writable(folder) == folder
 
 
 @pytest.mark.parametrize("name", ["data/cache", "data/ravdess", "reports/interactive"])
 def test_the_user_keeps_them_otherwise(home, without, name):
-    place = places.writable(ROOT / name)
+    place = paths.writable(ROOT / name)
     assert home in place.parents
     assert "ser_lib" in place.parts
     assert place.name == ("ser_lib" if name == "data/cache" else name.rpartition("/")[2]) or os.name == "nt"
 
 
 def test_a_download_is_found_where_it_was_put(home, without, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "ROOT", tmp_path / "clone")
-    monkeypatch.setattr(places, "REPOSITORY", False)
-    assert corpus.find_audio() is None
-    theirs = places.writable(ROOT / "data" / "ravdess")
+    monkeypatch.setattr(clips, "ROOT", tmp_path / "clone")
+    monkeypatch.setattr(paths, "REPOSITORY", False)
+    assert corpora.find_audio() is None
+    theirs = paths.writable(ROOT / "data" / "ravdess")
     theirs.mkdir(parents=True)
-    assert corpus.find_audio() == theirs
+    assert corpora.find_audio() == theirs
     ours = tmp_path / "clone" / "data" / "ravdess"
     ours.mkdir(parents=True)
-    assert corpus.find_audio() == ours  # read, though nothing could be written there
+    assert corpora.find_audio() == ours  # read, though nothing could be written there
 
 
 def test_what_needs_the_repository_says_so(monkeypatch):
-    places.need_repository("the tables")
-    monkeypatch.setattr(places, "REPOSITORY", False)
+    paths.need_repository("the tables")
+    monkeypatch.setattr(paths, "REPOSITORY", False)
     with pytest.raises(
         SerError, match=r"^the tables are in the repository and not in the installed package; clone it"
     ):
-        places.need_repository("the tables")
+        paths.need_repository("the tables")

@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
-from ser_lib import ROOT, parameters, provenance, reach, reruns
+from ser_lib import ROOT, provenance
+from ser_lib.runs import execution, ledger, parameters
 
-NOTEBOOKS = sorted({run.notebook for run in reruns.RUNS})
+NOTEBOOKS = sorted({run.notebook for run in execution.RUNS})
 TREE = {
     "__init__": "",
     "a": "from lib import b",
@@ -50,37 +51,37 @@ def package(tmp_path):
     ],
 )
 def test_imports_are_followed(package, source, reached):
-    found = reach.modules(["x = 1", source], package)
+    found = provenance.modules(["x = 1", source], package)
     assert " ".join(found) == reached
     assert all(path.is_file() for path in found.values())
 
 
 def test_what_is_no_plain_python_may_import_anything(package):
     every = {f"lib.{name}".replace("/", ".").removesuffix(".__init__") for name in TREE}
-    assert set(reach.modules(["%time import lib.h"], package)) == every
+    assert set(provenance.modules(["%time import lib.h"], package)) == every
     (package / "h.py").write_text("import (", encoding="utf-8")
-    assert set(reach.modules(["import lib.h"], package)) == every
+    assert set(provenance.modules(["import lib.h"], package)) == every
 
 
 @pytest.fixture
 def edited(tmp_path, monkeypatch):
     """The codes of all notebooks after an edit of some modules, in a copy of the package."""
     shutil.copytree(ROOT / "ser_lib", tmp_path / "ser_lib")
-    modules = reach.modules
-    monkeypatch.setattr(reach, "modules", lambda sources: modules(sources, tmp_path / "ser_lib"))
+    modules = provenance.modules
+    monkeypatch.setattr(provenance, "modules", lambda sources: modules(sources, tmp_path / "ser_lib"))
 
     def codes(*names):
         for name in names:
             (path,) = (tmp_path / "ser_lib").rglob(f"{name}.py")
             path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
-        return {notebook: provenance.code(notebook) for notebook in NOTEBOOKS}
+        return {notebook: ledger._code(notebook) for notebook in NOTEBOOKS}
 
     return codes
 
 
 def test_an_edit_changes_the_code_of_the_notebooks_that_reach_it(edited):
     before = edited()
-    assert edited("listen", "server", "bench", "reruns", "index", "cli") == before
+    assert edited("answers", "server", "execution", "index", "cli") == before
     after = edited("stress")
     changed = {notebook for notebook in NOTEBOOKS if after[notebook] != before[notebook]}
     assert changed == {"06_stress_and_transfer", "08_what_helps"}
@@ -89,18 +90,18 @@ def test_an_edit_changes_the_code_of_the_notebooks_that_reach_it(edited):
 
 
 def test_an_edit_of_a_cell_changes_the_code(tmp_path, monkeypatch):
-    before = provenance.code("01_eda")
+    before = ledger._code("01_eda")
     notebook = json.loads((parameters.NOTEBOOKS / "01_eda.ipynb").read_text(encoding="utf-8"))
     notebook["cells"][0]["source"] += ["More."]
     (tmp_path / "01_eda.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     monkeypatch.setattr(parameters, "NOTEBOOKS", tmp_path)
-    assert provenance.code("01_eda") != before
+    assert ledger._code("01_eda") != before
 
 
 def test_no_notebook_reaches_what_serves_or_measures():
     for notebook in NOTEBOOKS:
         cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-        found = reach.modules(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
+        found = provenance.modules(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
         names = {name.rpartition(".")[2] for name in found}
         assert {"report", "metrics", "tables", "features"} <= names
         assert not names & {"listen", "server", "bench", "cli", "index", "reruns", "export", "download"}

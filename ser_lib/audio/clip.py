@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_lib import decoding
+from ser_lib.audio import decoding
 from ser_lib.errors import AudioError
 
-Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # see `ser_lib.augment`
+Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # see `ser_lib.augmentation.changes`
 
 MIN_S = 0.3  # seconds of sound; less holds no syllable
 SHOWN_S = 10.0  # seconds that a notebook embeds of a clip it shows
@@ -107,7 +107,7 @@ def load(
     name : str, optional
         What messages call the clip; the path or "audio" if not given.
     change : callable, optional
-        Applied at the file's own rate, before resampling and trimming; see `ser_lib.augment`.
+        Applied at the file's own rate, before resampling and trimming; see `ser_lib.augmentation.changes`.
     seed : int
         With the clip's content it decides what is random in `change`, whatever came before.
 

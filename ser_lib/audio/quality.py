@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ser_lib import lld
 from ser_lib.audio import Audio, mix_down
+from ser_lib.features import lld
 
 FRAME_S = 0.025  # seconds, of silence
 LEVEL_FRAME_S = 0.02  # seconds, of levels
@@ -40,7 +40,7 @@ def describe(raw: np.ndarray, rate: int, clip: Audio) -> dict[str, float]:
 
     Examples
     --------
-    >>> from ser_lib.audio import prepare
+    >>> from ser_lib.audio.clip import prepare
     >>> raw = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)[:, None] * np.repeat([0.0, 0.1], 8_000)[:, None]
     >>> heard = describe(raw, 16_000, prepare(raw, 16_000, name="tone"))
     >>> heard["duration_s"], float(heard["loudness_db"]), heard["silence"]

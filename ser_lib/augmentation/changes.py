@@ -17,9 +17,10 @@ from typing import ClassVar
 import numpy as np
 import scipy.fft
 
-from ser_lib import audio, lld
+from ser_lib import audio
+from ser_lib.audio.quality import active_level
 from ser_lib.errors import SerError
-from ser_lib.quality import active_level
+from ser_lib.features import lld
 
 BAND = 8_000.0  # hertz; noise ends here, so that an SNR means the same at every sample rate
 VOICES = 6  # talkers in the babble
@@ -91,7 +92,7 @@ class Pitch(Change):
 
     Examples
     --------
-    >>> from ser_lib.pitch import pitch
+    >>> from ser_lib.features.pitch import pitch
     >>> y = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000).astype(np.float32)
     >>> higher = Pitch(12)(y, 16_000, np.random.default_rng(0))
     >>> len(higher), round(float(np.median(pitch(higher, rate=16_000, hop=160)[0])))  # hertz

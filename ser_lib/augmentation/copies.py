@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ser_lib import augment, extraction, tables
-from ser_lib.features import FeatureConfig, feature_names
+from ser_lib import augmentation
+from ser_lib.features import FeatureConfig, extraction, feature_names, tables
 
 
 def with_copies(
-    table: pd.DataFrame, clips: pd.DataFrame, changes: Sequence[augment.Change], config: FeatureConfig
+    table: pd.DataFrame, clips: pd.DataFrame, changes: Sequence[augmentation.Change], config: FeatureConfig
 ) -> pd.DataFrame:
     """The table followed by an altered copy of every clip for each change.
 
@@ -59,7 +59,7 @@ def for_training(data: tables.Data, table: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> table = tables.shipped().head(4)
-    >>> from ser_lib.corpus import Corpus
+    >>> from ser_lib.corpora.clips import Corpus
     >>> data = tables.Data(table, Corpus(table, table[:0]), "shipped", audio=False, config=FeatureConfig())
     >>> len(for_training(data, table))
     16
@@ -68,7 +68,7 @@ def for_training(data: tables.Data, table: pd.DataFrame) -> pd.DataFrame:
         held = tables.shipped(tables.SHIPPED_COPIES)
         if table["audio_sha256"].isin(held["audio_sha256"]).all():
             return followed_by(held, table)
-    return with_copies(table, data.corpus.clips, augment.TRAINING, data.config)
+    return with_copies(table, data.corpus.clips, augmentation.TRAINING, data.config)
 
 
 def followed_by(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

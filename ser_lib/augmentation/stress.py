@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import audio, decoding
-from ser_lib.augment import Change, Gain, Noise, Telephone, known, to_length
-from ser_lib.quality import frame_power
+from ser_lib import audio
+from ser_lib.audio import decoding
+from ser_lib.audio.quality import frame_power
+from ser_lib.augmentation.changes import Change, Gain, Noise, Telephone, known, to_length
 
 CODED_RATE = 48_000  # hertz; what MP3 and Opus both take
 

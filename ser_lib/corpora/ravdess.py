@@ -11,12 +11,15 @@ import shutil
 import stat
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 from zipfile import BadZipFile, ZipFile
 
-from ser_lib import ROOT, places
+import pandas as pd
+
+from ser_lib import ROOT, paths
 from ser_lib.errors import CorpusError
 
 # Livingstone SR, Russo FA (2018), PLoS ONE 13(5): e0196391; CC BY-NC-SA 4.0.
@@ -34,7 +37,7 @@ AGAIN = "run `make data` again"
 
 
 def fetch_ravdess(
-    folder: str | Path = places.writable(ROOT / "data" / "ravdess"),
+    folder: str | Path = paths.writable(ROOT / "data" / "ravdess"),
     *,
     url: str = URL,
     md5: str = MD5,
@@ -178,3 +181,28 @@ def _unpack(archive: Path, folder: Path, n_clips: int) -> None:
             unpacked.rename(folder)
     except BadZipFile as error:
         raise CorpusError(f"{archive}: a damaged zip ({error}); delete it and {AGAIN}") from error
+
+
+def check_ravdess_grid(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Compare with the published speech grid: 24 actors x 60 clips.
+
+    Returns
+    -------
+    missing, extra : list of str
+        Clip ids.
+
+    Examples
+    --------
+    >>> missing, extra = check_ravdess_grid(pd.DataFrame({"clip_id": ["03-01-01-01-01-01-01", "hum"]}))
+    >>> len(missing), extra
+    (1439, ['hum'])
+    """
+    expected = {
+        f"03-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}-{actor:02d}"
+        for emotion, intensity, statement, repetition, actor in product(
+            range(1, 9), (1, 2), (1, 2), (1, 2), range(1, 25)
+        )
+        if not (emotion == 1 and intensity == 2)  # neutral has no strong rendition
+    }
+    found = set(clips["clip_id"])
+    return sorted(expected - found), sorted(found - expected)

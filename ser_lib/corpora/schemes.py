@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from ser_lib.errors import CorpusError
 
@@ -139,31 +136,6 @@ CORPORA = {
     "tess": "TESS (Pichora-Fuller & Dupuis 2020): acted by two women, English, single words in one sentence",
     "savee": "SAVEE (Haq & Jackson 2009): acted by four men, British English, studio recordings",
 }
-
-
-def check_ravdess_grid(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Compare with the published speech grid: 24 actors x 60 clips.
-
-    Returns
-    -------
-    missing, extra : list of str
-        Clip ids.
-
-    Examples
-    --------
-    >>> missing, extra = check_ravdess_grid(pd.DataFrame({"clip_id": ["03-01-01-01-01-01-01", "hum"]}))
-    >>> len(missing), extra
-    (1439, ['hum'])
-    """
-    expected = {
-        f"03-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}-{actor:02d}"
-        for emotion, intensity, statement, repetition, actor in product(
-            range(1, 9), (1, 2), (1, 2), (1, 2), range(1, 25)
-        )
-        if not (emotion == 1 and intensity == 2)  # neutral has no strong rendition
-    }
-    found = set(clips["clip_id"])
-    return sorted(expected - found), sorted(found - expected)
 
 
 # --- labels ----------------------------------------------------------------------------------------

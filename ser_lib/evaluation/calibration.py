@@ -14,9 +14,8 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from ser_lib import decisions
 from ser_lib.errors import ContaminationError, SerError
-from ser_lib.metrics import probabilities
+from ser_lib.evaluation.metrics import probabilities
 
 TINY = 1e-12
 LEAST = 1e-6  # probability in an average of logarithms, so that one model alone cannot rule a class out
@@ -248,8 +247,8 @@ def nested(
         raw, true = probabilities(fitting, labels), codes(fitting, labels)
         temperature = fit_temperature(raw, true)
         fair, p = sharpen(raw, temperature), sharpen(probabilities(part, labels), temperature)
-        threshold = decisions.abstain_threshold(fair, fair.argmax(axis=1) == true, accuracy=accuracy)
-        sets = decisions.prediction_sets(p, decisions.conformal_threshold(fair, true, level))
+        threshold = abstain_threshold(fair, fair.argmax(axis=1) == true, accuracy=accuracy)
+        sets = prediction_sets(p, conformal_threshold(fair, true, level))
         out.loc[part.index, columns] = p
         out.loc[part.index, "temperature"] = temperature
         out.loc[part.index, "confidence"] = p.max(axis=1)
@@ -269,3 +268,101 @@ def codes(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     array([1, 0])
     """
     return predictions["emotion"].map({label: i for i, label in enumerate(labels)}).to_numpy()
+
+
+# --- decisions ------------------------------------------------------------------------------------
+
+ROUNDING = 1e-12  # what rounding may take from a share
+
+
+# --- abstaining ------------------------------------------------------------------------------------
+
+
+def risk_coverage(p: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
+    """What is wrong among the clips that are answered, for every threshold on the confidence.
+
+    Returns
+    -------
+    DataFrame
+        `coverage` (share answered, ascending to 1), `risk` (share of these that is wrong) and
+        `threshold` (the least confidence that is answered). Source: El-Yaniv and Wiener (2010).
+
+    Examples
+    --------
+    >>> risk_coverage(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([True, False])).to_dict("list")
+    {'coverage': [0.5, 1.0], 'risk': [0.0, 0.5], 'threshold': [0.9, 0.6]}
+    """
+    frame = pd.DataFrame({"threshold": p.max(axis=1), "wrong": 1 - np.asarray(correct, float)})
+    steps = frame.groupby("threshold")["wrong"].agg(["sum", "size"]).sort_index(ascending=False).cumsum()
+    curve = {"coverage": steps["size"] / len(p), "risk": steps["sum"] / steps["size"]}
+    return pd.DataFrame(curve).reset_index()[["coverage", "risk", "threshold"]]
+
+
+def abstain_threshold(p: np.ndarray, correct: np.ndarray, *, accuracy: float) -> float:
+    """The smallest confidence at which the clips that are kept are right as often as `accuracy`.
+
+    Returns
+    -------
+    float
+        Infinity (nothing is kept) if no threshold reaches it. On other clips it is reached about,
+        not surely: the rule has no margin for the clips that it was fitted on being few.
+
+    Examples
+    --------
+    >>> p, correct = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]]), np.array([True, True, False])
+    >>> abstain_threshold(p, correct, accuracy=0.9), abstain_threshold(p, correct, accuracy=0.6)
+    (0.8, 0.6)
+    """
+    curve = risk_coverage(p, correct)
+    reached = curve.loc[curve["risk"] <= 1 - accuracy + ROUNDING, "threshold"]
+    return float(reached.min()) if len(reached) else float("inf")
+
+
+# --- prediction sets -------------------------------------------------------------------------------
+
+
+def conformal_threshold(p: np.ndarray, true: np.ndarray, level: float) -> float:
+    """The score up to which a label belongs to the set, so that sets hold the truth `level` of the time.
+
+    Split conformal prediction with the score 1 minus the probability of the true label, whose
+    ceil((n + 1) level) / n quantile is returned. Source: Sadinle et al. (2019); Angelopoulos and Bates
+    (2023), sec. 1.
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_clips, n_labels)
+    true : ndarray of int, shape (n_clips,)
+    level : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    float
+        1, every label, where the clips are too few for the level.
+
+    Notes
+    -----
+    The promise is for clips exchangeable with those fitted on. Clips of a speaker resemble one another,
+    so those of a new speaker are not; report the coverage of each speaker, not the mean alone.
+
+    Examples
+    --------
+    >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+    >>> true = np.array([0, 0, 1])  # the last clip is misheard: its label has 0.4
+    >>> round(conformal_threshold(p, true, 0.5), 2), round(conformal_threshold(p, true, 0.75), 2)
+    (0.2, 0.6)
+    """
+    scores = np.sort(1 - p[np.arange(len(p)), true])
+    rank = int(np.ceil(round((len(p) + 1) * level, 9)))
+    return float(scores[rank - 1]) if rank <= len(p) else 1.0
+
+
+def prediction_sets(p: np.ndarray, threshold: float) -> np.ndarray:
+    """Which labels are in the set of each clip, bool of shape (n_clips, n_labels); a set may be empty.
+
+    Examples
+    --------
+    >>> prediction_sets(np.array([[0.6, 0.3, 0.1]]), 0.8)
+    array([[ True,  True, False]])
+    """
+    return 1 - p <= threshold

@@ -12,7 +12,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from ser_lib.metrics import N_DRAWS, drawn_scores, from_counts, score, speaker_counts, speaker_draws
+from ser_lib.evaluation.metrics import (
+    N_DRAWS,
+    drawn_scores,
+    from_counts,
+    score,
+    speaker_counts,
+    speaker_draws,
+)
 
 
 def difference(

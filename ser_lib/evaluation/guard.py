@@ -13,63 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ser_lib.corpora import identity
 from ser_lib.errors import ContaminationError
 
-SOURCE = "source_clip"
 NAMED = 5  # clips that a message names
 Rows = Sequence[int] | Sequence[bool] | np.ndarray  # row numbers, or a mask of shape (n_clips,)
-
-
-def sources(clips: pd.DataFrame) -> pd.Series:
-    """The `clip_id` of each row's original, which is its own for an original.
-
-    Examples
-    --------
-    >>> sources(pd.DataFrame({"clip_id": ["a", "a speed"], "source_clip": ["", "a"]})).to_list()
-    ['a', 'a']
-    """
-    if SOURCE not in clips:
-        return clips["clip_id"]
-    return clips[SOURCE].where(clips[SOURCE].notna() & (clips[SOURCE] != ""), clips["clip_id"])
-
-
-def originals(clips: pd.DataFrame) -> np.ndarray:
-    """Whether each row is an original, which may be tested, and no altered copy; shape (n_clips,).
-
-    Examples
-    --------
-    >>> originals(pd.DataFrame({"clip_id": ["a", "a speed"], "source_clip": ["", "a"]}))
-    array([ True, False])
-    """
-    if SOURCE not in clips:
-        return np.ones(len(clips), bool)
-    return (sources(clips) == clips["clip_id"]).to_numpy(bool)
-
-
-def contents(clips: pd.DataFrame) -> pd.Series:
-    """What twins have in common: the hash of the samples, or the `clip_id` where there is none.
-
-    Examples
-    --------
-    >>> contents(pd.DataFrame({"clip_id": ["a", "b"], "audio_sha256": ["06ab", None]})).to_list()
-    ['06ab', 'b']
-    """
-    if "audio_sha256" not in clips:
-        return clips["clip_id"]
-    return clips["audio_sha256"].fillna(clips["clip_id"])
-
-
-def origins(clips: pd.DataFrame) -> pd.Series:
-    """The content of each row's original: the same for a clip, its twins and the altered copies of any.
-
-    Examples
-    --------
-    >>> clips = pd.DataFrame({"clip_id": ["a", "b", "b speed"], "source_clip": ["a", "b", "b"]})
-    >>> origins(clips.assign(audio_sha256=["06ab", "06ab", "9c1f"])).to_list()
-    ['06ab', '06ab', '06ab']
-    """
-    content = dict(zip(clips["clip_id"], contents(clips), strict=True))
-    return sources(clips).map(lambda name: content.get(name, name))
 
 
 def check(clips: pd.DataFrame, train: Rows, test: Rows, *, speakers: bool = True) -> None:
@@ -99,7 +47,7 @@ def check(clips: pd.DataFrame, train: Rows, test: Rows, *, speakers: bool = True
     train, test = _row_numbers(train), _row_numbers(test)
     name = clips["clip_id"].to_numpy()
     meetings = {
-        "a sample-identical twin": _first_match(contents(clips), train, test),
+        "a sample-identical twin": _first_match(identity.contents(clips), train, test),
         "an altered copy": _copies(clips, train, test),
     }
     for what, met in meetings.items():
@@ -139,7 +87,7 @@ def leakage(clips: pd.DataFrame, train: Rows, test: Rows) -> dict[str, float]:
     train, test = _row_numbers(train), _row_numbers(test)
     matches = {
         "altered_copy": _copies(clips, train, test),
-        "identical_twin": _first_match(contents(clips), train, test),
+        "identical_twin": _first_match(identity.contents(clips), train, test),
         "same_sentence": _first_match(_sentences(clips), train, test),
         "same_speaker": _first_match(clips["speaker"], train, test),
     }
@@ -165,7 +113,7 @@ def _first_match(keys: pd.Series, train: np.ndarray, test: np.ndarray) -> np.nda
 
 def _copies(clips: pd.DataFrame, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """As `_first_match` by origin, where one of the two rows at least is an altered copy."""
-    keys, altered = origins(clips), ~originals(clips)
+    keys, altered = identity.origins(clips), ~identity.originals(clips)
     any_row = _first_match(keys, train, test)
     return np.where(altered[test], any_row, _first_match(keys, train[altered[train]], test))
 

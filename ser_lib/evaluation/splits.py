@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 
-from ser_lib import guard
-from ser_lib.corpus import RAVDESS
+from ser_lib.corpora import RAVDESS, identity
 from ser_lib.errors import CorpusError
-from ser_lib.tables import ABOUT
+from ser_lib.evaluation import guard
+from ser_lib.features.tables import ABOUT
 
 Sides = dict[int, tuple[np.ndarray, np.ndarray]]  # by fold: the rows trained on, the rows tested
 
@@ -67,7 +67,7 @@ def assign_folds(clips: pd.DataFrame, protocol: str = "actors5", *, seed: int = 
     """
     if protocol not in PROTOCOLS:
         raise CorpusError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    held = clips[guard.originals(clips)]
+    held = clips[identity.originals(clips)]
     folds = _random(held, seed) if protocol == "random" else _by_speaker(held, protocol)
     folds = _join_duplicates(held, folds)
     if protocol != "random":
@@ -97,7 +97,7 @@ def sides(table: pd.DataFrame, protocol: str = "actors5", *, seed: int = 0, guar
     """
     clips = _about(table)
     if not guarded:
-        clips = clips.drop(columns=[guard.SOURCE, "audio_sha256"], errors="ignore")
+        clips = clips.drop(columns=[identity.SOURCE, "audio_sha256"], errors="ignore")
     folds = assign_folds(clips, protocol, seed=seed)
     return _sides(clips, folds, speakers=protocol != "random")
 
@@ -123,7 +123,7 @@ def _about(table: pd.DataFrame) -> pd.DataFrame:
 
 def _sides(clips: pd.DataFrame, folds: pd.Series, *, speakers: bool) -> Sides:
     numbers = folds.to_numpy()
-    may_test = guard.originals(clips) & (numbers >= 0)
+    may_test = identity.originals(clips) & (numbers >= 0)
     found = {}
     for fold in np.unique(numbers[may_test]).tolist():  # a part of RAVDESS may leave some empty
         train, test = np.flatnonzero(numbers != fold), np.flatnonzero(may_test & (numbers == fold))
@@ -145,7 +145,7 @@ def inner_folds(clips: pd.DataFrame, n: int) -> pd.Series:
     >>> inner_folds(pd.DataFrame({"speaker": ["ann", "ben", "ann", "cat"]}), 3).to_list()
     [0, 2, 0, 1]
     """
-    held = clips[guard.originals(clips)]
+    held = clips[identity.originals(clips)]
     if held["speaker"].nunique() < 2:
         raise CorpusError("1 speaker in training: choosing on unheard speakers needs at least 2")
     return _with_copies(clips, held, held["speaker"].map(_grouped(held, n)).astype(int).rename("fold"))
@@ -155,7 +155,7 @@ def _with_copies(clips: pd.DataFrame, held: pd.DataFrame, folds: pd.Series) -> p
     """The folds of the originals `held`, given to their altered copies as well."""
     if len(held) == len(clips):
         return folds
-    source = guard.sources(clips)
+    source = identity.sources(clips)
     orphans = source[~source.isin(held["clip_id"])].unique()
     if len(orphans):
         raise CorpusError(

@@ -7,11 +7,17 @@ and the row is computed again. Rows are kept in parts, so an interrupted run goe
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
 import os
+import platform
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +25,14 @@ import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 
-from ser_lib import ROOT, audio, places, rows
-from ser_lib.corpus import FACTS
-from ser_lib.features import FeatureConfig, feature_names
-from ser_lib.progress import parallel
-from ser_lib.rows import Read, stamp
+from ser_lib import ROOT, __version__, audio, paths
+from ser_lib.corpora import FACTS
+from ser_lib.errors import AudioError, CorpusError
+from ser_lib.features import FeatureConfig, extract, feature_names
+from ser_lib.parallel import map_parallel
+from ser_lib.provenance import code_hash
 
-CACHE = places.writable(ROOT / "data" / "cache")
+CACHE = paths.writable(ROOT / "data" / "cache")
 PART = 250  # clips a process, computed and kept together
 CHUNK = 4  # clips sent to a process at a time
 WAIT_S = 60.0  # seconds for another run that is writing to the same file
@@ -72,11 +79,11 @@ def parts(
     seed: int = 0,
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """First everything into the cache, then from there the two tables of `build`, of `size` clips at a time."""
-    key = rows.key(config, change, seed)
+    key = cache_key(config, change, seed)
     names = list(feature_names(config))
     with closing(Cache(Path(cache_dir) / f"{config.name}-{key}")) as cache:
         wrong = _fill(
-            cache, clips, partial(rows.read, config=config, change=change, seed=seed, expected=key), n_jobs
+            cache, clips, partial(read_clip, config=config, change=change, seed=seed, expected=key), n_jobs
         )
         for start in range(0, max(1, len(clips)), size):
             yield _part(cache, clips.iloc[start : start + size], names, wrong)
@@ -104,7 +111,7 @@ def _fill(cache: Cache, clips: pd.DataFrame, work: Callable[..., Any], n_jobs: i
         content = _content(part)
         todo = part["path"][~cache.holds(part["audio_sha256"]) & ~content.duplicated()]
         what = f"features {start + len(part)}/{len(clips)}"
-        read = parallel(work, todo, n_jobs=n_jobs, what=what, chunk=CHUNK, lost=rows.lost)
+        read = map_parallel(work, todo, n_jobs=n_jobs, what=what, chunk=CHUNK, lost=lost)
         for name, result in zip(content[todo.index], read, strict=True):
             if isinstance(result, str):
                 wrong[name] = result
@@ -192,3 +199,72 @@ class Cache:
         with self._db:
             self._db.executemany(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 7)})", files)
             self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows)
+
+
+# --- one file's row -------------------------------------------------------------------------------
+
+LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
+COMPUTE = "from ser_lib.features.sets import extract"  # the code that decides on a row
+CHANGE = "from ser_lib.augmentation import changes, stress"  # and on what is done to a waveform first
+
+# what was read from a file: its stamp, its duration, rate, channels and content hash, and its features
+Read = tuple[tuple[int, int], tuple[float, int, int, str], np.ndarray]
+
+
+def recipe(config: FeatureConfig) -> dict[str, Any]:
+    """What a feature table is made by: configuration, its hash, code hash and library versions."""
+    return {
+        "config": dataclasses.asdict(config),
+        "config_hash": config.hash,
+        "code_hash": code_hash(COMPUTE),
+        "ser_lib": __version__,
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def cache_key(config: FeatureConfig, change: audio.Change | None, seed: int) -> str:
+    """What finds the cached rows that are made in one way."""
+    made = recipe(config)
+    if change is not None:
+        made |= {"change": repr(change), "seed": seed, "change_code": code_hash(CHANGE)}
+    return sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_clip(
+    path: str, config: FeatureConfig, change: audio.Change | None, seed: int, expected: str
+) -> Read | str:
+    """One file decoded once: its stamp, its facts and its features, or what is wrong with it."""
+    _check_worker(expected, config, change, seed)
+    when = stamp(path)
+    try:
+        clip = audio.load(path, config.audio, change=change, seed=seed)
+        row = np.fromiter(extract(clip, config).values(), np.float32)
+    except AudioError as error:
+        return str(error)
+    except Exception as error:  # one odd file in a million costs itself, not the run
+        return f"{path}: {error!r}"
+    return when, (round(clip.duration_s, 4), clip.source_rate, clip.channels, clip.audio_sha256), row
+
+
+def lost(path: str) -> str:
+    """What is wrong with a file whose reader died."""
+    return f"{path}: the process that read it was ended; try the file alone, it may be damaged or too large"
+
+
+@functools.cache
+def _check_worker(expected: str, config: FeatureConfig, change: audio.Change | None, seed: int) -> None:
+    """A row is kept under the key of the process that asked for it; this one must be of the same key."""
+    if cache_key(config, change, seed) != expected:
+        raise CorpusError(
+            f"{platform.node()}: ser_lib or a library differs from where this was started; install the same "
+            "versions there, and start again where files were edited meanwhile"
+        )
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds; zeros if there is no such file."""
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):  # the latter, of a name that this system cannot encode
+        return 0, 0
+    return about.st_size, about.st_mtime_ns

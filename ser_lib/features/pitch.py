@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 
-from ser_lib.lld import FLOOR, decibels, frames, hann
+from ser_lib.features.lld import FLOOR, decibels, frames, hann
 
 F0_MIN, F0_MAX = 60.0, 650.0  # hertz; shouted female speech reaches 600
 VOICED = 0.5  # normalised autocorrelation from which a frame counts as voiced
@@ -108,7 +108,7 @@ def harmonic_levels(magnitude: np.ndarray, f0: np.ndarray, *, rate: int, n_fft: 
 
     Examples
     --------
-    >>> from ser_lib.lld import magnitudes
+    >>> from ser_lib.features.lld import magnitudes
     >>> phase = 2 * np.pi * 200 * np.arange(16_000) / 16_000
     >>> spectrum = magnitudes(np.sin(phase) + 0.1 * np.sin(2 * phase), n_fft=400, hop=160)
     >>> levels = harmonic_levels(spectrum, np.full(len(spectrum), 200.0), rate=16_000, n_fft=400)

@@ -7,13 +7,56 @@ then left out; so they may be applied before the folds are made.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
-from ser_lib import guard
+from ser_lib.corpora import identity
 from ser_lib.errors import CorpusError
-from ser_lib.hearing import Speakers
-from ser_lib.tables import feature_columns
+from ser_lib.features.tables import feature_columns
+
+# How many clips what is known of all speakers counts for, beside the n clips of one.
+PRIOR_MEAN = 1  # the mean over speakers: n = 1 moves a feature half of the way, n = 3 three quarters
+PRIOR_DEVIATION = 4  # the deviation pooled over speakers
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """What is known of the speakers that a model learnt from, by feature; shapes (n_features,)."""
+
+    mean: np.ndarray  # over speakers, of the mean of their neutral clips
+    variance: np.ndarray  # over speakers, of the variance of their neutral clips
+
+    def relative_to(self, neutral: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Features as differences from a speaker's neutral clips.
+
+        The mean of these is shrunk towards that of all speakers (`PRIOR_MEAN`), since that of few clips is
+        mostly chance. With two clips or more the features are also divided by the deviation of the clips
+        relative to the pooled one, shrunk towards 1 (`PRIOR_DEVIATION`); one clip has no deviation.
+
+        Parameters
+        ----------
+        neutral : ndarray, shape (n, n_features)
+            Of the speaker's neutral clips.
+        values : ndarray, shape (n_clips, n_features)
+            Of other clips of the speaker.
+
+        Examples
+        --------
+        >>> known = Speakers(mean=np.array([-30.0]), variance=np.array([4.0]))
+        >>> known.relative_to(np.array([[-40.0]]), np.array([[-25.0]]))  # from -35, halfway to the one clip
+        array([[10.]])
+        """
+        n = len(neutral)
+        found = values - (self.mean + (neutral.mean(axis=0) - self.mean) * n / (n + PRIOR_MEAN))
+        if n == 1:
+            return found
+        varies = self.variance > 0
+        relative = np.divide(
+            neutral.var(axis=0, ddof=1), self.variance, np.ones_like(self.mean), where=varies
+        )
+        return found / np.sqrt(((n - 1) * relative + PRIOR_DEVIATION) / (n - 1 + PRIOR_DEVIATION))
 
 
 def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
@@ -30,7 +73,7 @@ def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
     [-1.0, 1.0, -1.0, 1.0]
     """
     columns = feature_columns(table)
-    held = table[guard.originals(table)].groupby(by)[columns]
+    held = table[identity.originals(table)].groupby(by)[columns]
     mean, std = (found.loc[table[by]].to_numpy(np.float64) for found in (held.mean(), held.std(ddof=0)))
     values = (table[columns].to_numpy(np.float64) - mean) / np.where(std > 0, std, 1)
     return _with_features(table, values)
@@ -52,7 +95,7 @@ def transductive_frames(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataF
            [11.2, 24.8]], dtype=float32)
     """
     frames = table[feature_columns(table)].to_numpy(np.float64).reshape(len(table), *shape)
-    held = guard.originals(table)
+    held = identity.originals(table)
     whole = frames[held].reshape(-1, shape[1])
     values = np.empty_like(frames)
     for rows in table.groupby("speaker").indices.values():
@@ -95,7 +138,7 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
     {'clip_id': ['b', 'd'], 'level_mean': [8.5, 3.5]}
     """
     columns, drawn = feature_columns(table), neutral_clips(table, n=n, seed=seed)
-    kept = table[~guard.origins(table).isin(guard.contents(drawn))].reset_index(drop=True)
+    kept = table[~identity.origins(table).isin(identity.contents(drawn))].reset_index(drop=True)
     values, known = kept[columns].to_numpy(np.float64, copy=True), speakers(drawn)
     for speaker, rows in kept.groupby("speaker").indices.items():
         own = drawn[drawn["speaker"] == speaker][columns].to_numpy(np.float64)
@@ -116,8 +159,8 @@ def fewest_neutral(table: pd.DataFrame) -> int:
 
 def _neutral(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """The neutral originals, of twins one, and their number by speaker."""
-    neutral = table[guard.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
-    neutral = neutral[~guard.contents(neutral).duplicated()]
+    neutral = table[identity.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
+    neutral = neutral[~identity.contents(neutral).duplicated()]
     return neutral, neutral["speaker"].value_counts().reindex(table["speaker"].unique(), fill_value=0)
 
 

@@ -18,9 +18,9 @@ from hashlib import sha256
 
 import numpy as np
 
-from ser_lib import functionals, lld, pitch
 from ser_lib.audio import Audio, AudioConfig
 from ser_lib.errors import SerError
+from ser_lib.features import functionals, lld, pitch
 
 SETS = ("classic", "compact", "full")
 FRAMES = {"melpitch": (160, 66), "mfcc": (173, 40)}  # frames and values a frame

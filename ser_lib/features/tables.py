@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ser_lib import ROOT, corpus, extraction, guard, rows
+from ser_lib import ROOT, corpora
+from ser_lib.corpora import identity
 from ser_lib.errors import CorpusError
-from ser_lib.features import FeatureConfig, feature_names
+from ser_lib.features import FeatureConfig, extraction, feature_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-ABOUT = (*corpus.CLIP_COLUMNS, guard.SOURCE)  # the columns that are no features
+ABOUT = (*corpora.CLIP_COLUMNS, identity.SOURCE)  # the columns that are no features
 # The columns lie in two files a table, so that a change of one family does not make a clone larger by all.
 SHIPPED = (ROOT / "data" / "ravdess_full.parquet", ROOT / "data" / "ravdess_correlation.parquet")
 SHIPPED_COPIES = tuple(path.with_stem(f"{path.stem}_copies") for path in SHIPPED)  # of `augment.TRAINING`
@@ -87,7 +88,7 @@ def write(
     CorpusError
         As `corpus.listing`, or no clip can be used.
     """
-    clips, problems = corpus.listing(source)
+    clips, problems = corpora.listing(source)
     left_out, n_rows, writer = [problems], 0, None
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -110,7 +111,7 @@ def write(
 
 
 def save(table: pd.DataFrame, path: Path, config: FeatureConfig) -> None:
-    """Write a feature table as Parquet; its metadata hold `rows.provenance(config)`."""
+    """Write a feature table as Parquet; its metadata hold `extraction.recipe(config)`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _writer(path, table, config) as writer:
         writer.write_table(_arrow(table, writer.schema))
@@ -127,7 +128,7 @@ def _writer(path: Path, table: pd.DataFrame, config: FeatureConfig) -> pq.Parque
     import pyarrow.parquet as pq
 
     names = [name for name in feature_names(config) if name in table]
-    schema = _arrow(table[:0]).schema.with_metadata({"ser_lib": json.dumps(rows.provenance(config))})
+    schema = _arrow(table[:0]).schema.with_metadata({"ser_lib": json.dumps(extraction.recipe(config))})
     return pq.ParquetWriter(
         path,
         schema,
@@ -198,7 +199,7 @@ class Data:
     """What a notebook works on."""
 
     table: pd.DataFrame  # clip columns, then features
-    corpus: corpus.Corpus  # the clips and what was left out
+    corpus: corpora.Corpus  # the clips and what was left out
     source: str  # where it came from, in one sentence
     audio: bool  # whether the recordings are there
     config: FeatureConfig
@@ -219,7 +220,7 @@ def get(source: str | Path = "", feature_set: str = "full") -> Data:
         No audio, and the set is not the shipped one.
     """
     config = FeatureConfig(feature_set)
-    found = corpus.find_audio(source or None)
+    found = corpora.find_audio(source or None)
     if found is None:
         if feature_set != "full":
             raise CorpusError(
@@ -227,8 +228,8 @@ def get(source: str | Path = "", feature_set: str = "full") -> Data:
                 "`make data` or set SER_RAVDESS_DIR"
             )
         table = shipped()
-        clips = table[[name for name in corpus.CLIP_COLUMNS if name in table]]
-        held = corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"]))
+        clips = table[[name for name in corpora.CLIP_COLUMNS if name in table]]
+        held = corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"]))
         return Data(
             table,
             held,
@@ -236,10 +237,10 @@ def get(source: str | Path = "", feature_set: str = "full") -> Data:
             audio=False,
             config=config,
         )
-    clips, problems = corpus.listing(found)
+    clips, problems = corpora.listing(found)
     table, wrong = extraction.build(clips, config)
     problems = pd.concat([problems, wrong], ignore_index=True)
     if table.empty:
         raise CorpusError(f"{found}: no usable clip ({problems['problem'].iloc[0]})")
-    held = corpus.Corpus(clips[["clip_id", "path"]].merge(table)[list(corpus.CLIP_COLUMNS)], problems)
+    held = corpora.Corpus(clips[["clip_id", "path"]].merge(table)[list(corpora.CLIP_COLUMNS)], problems)
     return Data(table, held, f"Audio: {held.summary()}.", audio=True, config=config)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_lib.features import FRAMES
-from ser_lib.models import WithinClassWhitening
-from ser_lib.sequence import Network, cross_entropy
+from ser_lib.models.estimators import WithinClassWhitening
+from ser_lib.models.networks import Network, cross_entropy
 
 
 class CorrelationCNN(Network):

@@ -7,30 +7,35 @@ of its own, which ends with the one that started it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TextIO
 
+import psutil
 import yaml
 from joblib import cpu_count
 
-from ser_lib import index, ledger, parameters, provenance, sameness, tracking
-from ser_lib.display import Display
 from ser_lib.errors import ReportError, SerError
-from ser_lib.ledger import REPORTS
+from ser_lib.runs import index, ledger, parameters, report
+from ser_lib.runs.ledger import REPORTS
 
 LONGEST = 48  # characters of a parameter in the name of a folder
-POLL_S = 0.5  # seconds between looks at a run that another process has
+POLL_S = 0.5  # seconds between looks at a run that another process has, and at the memory of a run
 
 
 @dataclass(frozen=True)
@@ -192,14 +197,14 @@ def execute(
     SerError
         As `provenance.about`, or a cell failed: names the notebook, the cell and the error.
     """
-    row = provenance.about(run.notebook, run.parameters, out)
+    row = ledger.about(run.notebook, run.parameters, out)
     waited = False
     while True:
         changed = ledger.changed(run.name, row, out)
         if changed == [] and not force:
             say(f"{run.name}: unchanged, skipped (--force runs it again)")
             return out / run.name
-        if sameness.fuller(run.name, row, out) and not force:
+        if report.fuller(run.name, row, out) and not force:
             say(f"{run.name}: kept, since recordings it is made from are not here (--force runs it without)")
             return out / run.name
         if running := ledger.start(run.name, row, out):
@@ -219,7 +224,7 @@ def execute(
         error = row.get("error", f"its process ended with {code}")
         folder = ledger.finish(running, "failed", seconds=seconds, error=error)
         raise ReportError(f"run {run.name} of {run.notebook}: {error}; what there is of it is in {folder}")
-    place, told = sameness.settle(running, seconds)
+    place, told = report.settle(running, seconds)
     say(f"{run.name}: done in {seconds:.0f} s{told}")
     return place
 
@@ -237,7 +242,7 @@ def _in_a_process(running: Path, processes: int | None) -> int:
         environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
     log = running / "stderr.txt"
     with log.open("w", encoding="utf-8") as errors:
-        command = [sys.executable, "-m", "ser_lib.report", str(running)]
+        command = [sys.executable, "-m", "ser_lib.runs.report", str(running)]
         quiet: dict[str, Any] = {"stdout": errors, "stderr": errors} if processes else {}
         # its standard input ends when this process does, and then it ends
         child = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment, **quiet)
@@ -280,7 +285,7 @@ def execute_all(
     cores = cpu_count()
     jobs = min(cores if jobs < 0 else jobs, len(runs))
     processes = {1: None, 2: cores}.get(jobs, max(1, cores // jobs))
-    log = tracking.connect(mlflow, out) if mlflow else lambda name: None
+    log = ledger.connect(mlflow, out) if mlflow else lambda name: None
     errors = []
     with Display([run.name for run in runs], out, say) as shown, ThreadPoolExecutor(jobs) as pool:
         started: dict[Future[Path], Run] = {}
@@ -313,3 +318,164 @@ def execute_all(
         how = "take them up with `python -m ser_lib reports --failed`"
         first = len(runs) == 1 or not keep_going
         raise ReportError(errors[0] if first else f"{len(errors)} of {len(runs)} runs failed; {how}")
+
+
+# --- in its own process ---------------------------------------------------------------------------------
+
+
+def execute_here(running: Path) -> None:
+    """Execute the run of a folder in this process, which ends when its standard input does."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    row = ledger.read(running)["run"]
+    usual, memory = parameters.defaults(row["notebook"]), [0]
+    given = {name: value for name, value in row["parameters"].items() if value != usual[name]}
+    path, since = parameters.NOTEBOOKS / f"{row['notebook']}.ipynb", time.time()
+    cells = len(json.loads(path.read_text(encoding="utf-8"))["cells"]) + bool(
+        given
+    )  # which papermill puts into one of their own
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
+    executed = running / "notebook.ipynb"
+    try:
+        with tempfile.TemporaryDirectory() as sockets:  # else those of kernels in one folder are the same
+            ipc = {"transport": "ipc", "ip": str(Path(sockets, "kernel"))}
+            quiet = {
+                "extra_arguments": ["--log-level=CRITICAL"]
+            }  # its end is an interrupt, which it calls an error
+            papermill.execute_notebook(
+                str(path),
+                str(executed),
+                parameters=given,
+                progress_bar=False,
+                on_cell_start=lambda cell, cell_index: note_progress(running, cell_index + 1, cells, since),
+                config=Config(
+                    KernelManager={"transport": "tcp"} if os.name == "nt" else ipc, NotebookClient=quiet
+                ),
+            )
+        ledger.update(running, peak_memory_mb=memory[0])
+        report.page(executed, running.stem)
+    except PapermillExecutionError as error:
+        told = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]
+        ledger.update(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=told)
+        raise SystemExit(1) from error
+    except Exception as error:
+        ledger.update(running, peak_memory_mb=memory[0], error=repr(error))
+        raise
+    executed.unlink()
+    (running / PROGRESS).unlink(missing_ok=True)
+
+
+def _end_with_input() -> None:
+    """End this process and its kernel, whose own processes then end, at the end of the standard input."""
+    if not os.read(0, 1):
+        for kernel in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                kernel.kill()
+        os._exit(1)
+
+
+def _watch_memory(highest: list[int]) -> None:
+    """Keep the most memory that the kernel and its processes have held at a time, in megabytes."""
+    here = psutil.Process()
+    while True:
+        held = 0
+        for process in here.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                held += process.memory_info().rss
+        highest[0] = max(highest[0], held // 2**20)
+        time.sleep(POLL_S)
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+PROGRESS = (
+    "progress"  # in the folder of a run: the cell that is executed, of how many, since when the run goes
+)
+REWRITE_S = 1.0  # seconds between rewritings of the line
+LOG_S = 60.0  # and between lines in a log
+CLEAR = "\r\x1b[K"
+
+
+def note_progress(running: Path, cell: int, cells: int, since: float) -> None:
+    """Say which cell a run has come to, for a `Display`, which may be of another process."""
+    new = running / f"{PROGRESS}.new"
+    new.write_text(f"{cell} {cells} {since}", encoding="utf-8")
+    new.replace(running / PROGRESS)
+
+
+class Display:
+    """Shows how far the runs of some names are, until it is left.
+
+    Parameters
+    ----------
+    names : sequence of str
+    out : Path
+        Folder of the reports.
+    say : callable
+        What `say` passes lines on to, so that they do not run into that of the terminal.
+    stream : text file, optional
+        Instead of standard error.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        out: Path,
+        say: Callable[[str], object],
+        stream: TextIO | None = None,
+    ):
+        self.names, self.out, self.pass_on = names, out, say
+        self.stream = stream or sys.stderr
+        self.terminal, self.begun = self.stream.isatty(), time.time()
+        self.lock, self.left = threading.Lock(), threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Display:
+        """Begin."""
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Take the line away."""
+        self.left.set()
+        self.thread.join()
+        self._write("")
+
+    def say(self, text: str) -> None:
+        """Say a line that stays."""
+        with self.lock:
+            if self.terminal:
+                print(CLEAR, end="", file=self.stream, flush=True)
+            self.pass_on(text)
+
+    def _follow(self) -> None:
+        while not self.left.wait(REWRITE_S if self.terminal else LOG_S):
+            told = [line for name in self.names if (line := self._told(name))]
+            self._write("; ".join(told) if self.terminal else "\n".join(told))
+
+    def _told(self, name: str) -> str:
+        path = self.out / f"{name}{ledger.RUNNING}" / PROGRESS
+        try:
+            if path.stat().st_mtime < self.begun - 1:  # left by a run that was killed
+                return ""
+            cell, cells, since = path.read_text(encoding="utf-8").split()
+        except OSError:  # it has not begun, or has ended
+            return ""
+        return f"{name}: cell {cell} of {cells}, {time.time() - float(since):.0f} s"
+
+    def _write(self, text: str) -> None:
+        with self.lock:
+            if self.terminal:
+                width = shutil.get_terminal_size().columns - 1  # a line that wraps is not cleared whole
+                print(CLEAR, text[:width], sep="", end="", file=self.stream, flush=True)
+            elif text:
+                print(text, file=self.stream, flush=True)
+
+
+if __name__ == "__main__":
+    execute_here(Path(sys.argv[1]))

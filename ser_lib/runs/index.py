@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from ser_lib import ROOT, ledger, metrics
-from ser_lib.comparison import difference
-from ser_lib.ledger import REPORTS
+from ser_lib import ROOT
+from ser_lib.evaluation import metrics
+from ser_lib.evaluation.comparison import difference
+from ser_lib.runs import ledger
+from ser_lib.runs.ledger import REPORTS, VALUES
 
-WEB = Path(__file__).with_name("web")
-VALUES = ["value", "low", "high"]
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 def read_results(out: Path = REPORTS) -> pd.DataFrame:
@@ -153,7 +154,9 @@ def write(out: Path = REPORTS) -> None:
     markdown = "\n\n".join(text) + "\n"
     _replace(out / "README.md", markdown)
     body = mistune.create_markdown(plugins=["table"])(markdown.partition("\n")[2])
-    page = jinja2.Environment(autoescape=True).from_string((WEB / "runs.html").read_text(encoding="utf-8"))
+    page = jinja2.Environment(autoescape=True).from_string(
+        (TEMPLATES / "runs.html").read_text(encoding="utf-8")
+    )
     _replace(out / "index.html", page.render(runs=runs, body=body, cell=cell))
 
 

@@ -11,16 +11,22 @@ import datetime
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ser_lib import ROOT
+from ser_lib import ROOT, corpora, provenance
 from ser_lib.errors import ReportError
+from ser_lib.features import extraction, tables
+from ser_lib.provenance import versions
+from ser_lib.runs import parameters
 
+COMPARISON = "03_mlp_vs_boosting"  # the notebook whose runs notebook 04 goes by
 REPORTS = ROOT / "reports"
+VALUES = ["value", "low", "high"]
 RUNNING, FAILED = ".running", ".failed"
 FILE = "metrics.json"
 FOLDER_VARIABLE = "SER_REPORT_DIR"  # names the folder of the run that is under way
@@ -240,3 +246,188 @@ def remove(name: str, out: Path = REPORTS) -> None:
         )
     for suffix in ("", RUNNING, FAILED):
         shutil.rmtree(out / f"{name}{suffix}", ignore_errors=True)
+
+
+# --- what a run is made of ------------------------------------------------------------------------
+
+
+def about(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict[str, Any]:
+    """The row of a run before it starts; one with the same `ledger.KEY` columns would give the same.
+
+    Raises
+    ------
+    CorpusError
+        A corpus that is not there.
+    ReportError
+        The run that this one reads is not there.
+    """
+    values = parameters.defaults(notebook) | dict(given)
+    commit, dirty = provenance.git_state()
+    return {
+        "notebook": notebook,
+        "parameters": values,
+        "commit": commit,
+        "uncommitted_changes": dirty,
+        "versions": versions(),
+        "data": _data(notebook, values, out),
+        "recordings": _recordings(notebook, values),
+        "code": _code(notebook),
+    }
+
+
+def _data(notebook: str, values: Mapping[str, Any], out: Path) -> str:
+    """Hash of what a run reads wherever it is made: the shipped tables and the results of another run."""
+    found = sha256(b"".join(path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)))
+    for name, one in parameters.read(notebook).items():
+        if one.kind == "RUN":
+            other = read(find(values[name], FILE, out).parent)
+            about_it = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
+            found.update(json.dumps(about_it).encode())
+    return found.hexdigest()[:16]
+
+
+def _recordings(notebook: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Of each CORPUS whose recordings are here, a hash of their names, sizes and times."""
+    found = {}
+    for name, one in parameters.read(notebook).items():
+        if one.kind == "CORPUS":
+            named = values[name] or ("" if name == "corpus" else os.environ.get("SER_EMODB_DIR", ""))
+            table = parameters.clips(named) if named or name == "corpus" else None
+            if table is not None:
+                paths = [os.path.abspath(path) for path in table["path"]]
+                common = os.path.commonpath(paths)
+                stamps = [(os.path.relpath(path, common), *extraction.stamp(path)) for path in paths]
+                content = json.dumps([stamps, table.drop(columns="path").to_csv()]).encode()
+                found[name] = sha256(content).hexdigest()[:16]
+    return found
+
+
+def settings(run: str, source: str) -> dict[str, Any]:
+    """The parameters of a run of notebook 03, to go by them on the same corpus.
+
+    Parameters
+    ----------
+    run : str
+        Its name.
+    source : str
+        The `corpus` of the notebook that goes by them.
+
+    Raises
+    ------
+    ReportError
+        No such run, or it is of another notebook or another corpus.
+
+    Examples
+    --------
+    >>> settings("03_eight", "")["protocol"]
+    'actors5'
+    """
+    row = read_run(run)
+    given = f"-p corpus={source} -p emotions=…" if source else "-p emotions=…"
+    remedy = (
+        f"make one with `python -m ser_lib reports --notebook 03 {given} --name mine` and give -p run=mine"
+    )
+    if row["notebook"] != COMPARISON:
+        raise ReportError(f"run={run}: a run of {row['notebook']}, not of {COMPARISON}; {remedy}")
+    of = row["parameters"]["corpus"]
+    if _places(of) != _places(source):
+        what = f"corpus={source}" if source else "RAVDESS"
+        if of:
+            remedy = f"give -p corpus={of} as well, or {remedy}"
+        raise ReportError(f"run={run}: compares models on {of or 'RAVDESS'}, not on {what}; {remedy}")
+    return row["parameters"]
+
+
+def _places(source: str) -> list[Path]:
+    named = source or corpora.find_audio()
+    return [path.resolve() for path in corpora.sources(named)] if named else []
+
+
+def _code(notebook: str) -> str:
+    """Hash of the notebook's cells and of the modules of ser_lib that they reach."""
+    cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    found = sha256(b"".join(path.read_bytes() for path in provenance.modules(code).values()))
+    found.update("\0".join("".join(cell["source"]) for cell in cells).encode())
+    return found.hexdigest()[:16]
+
+
+# --- MLflow ---------------------------------------------------------------------------------------
+
+EXPERIMENT = "ser_lib"  # of MLflow
+
+
+def connect(uri: str, out: Path = REPORTS) -> Callable[[str], None]:
+    """What logs the runs of a name below `out` in an MLflow store (http://…, sqlite:///…), where they are not yet there.
+
+    Raises
+    ------
+    ReportError
+        MLflow is not installed, or the store does not answer, now or later.
+    """
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
+        os.environ.setdefault(name, "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # else it takes minutes to give up
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise ReportError(
+            "MLflow is not installed; `python -m pip install mlflow-skinny` brings it"
+        ) from error
+
+    def log(name: str) -> None:
+        try:
+            client = MlflowClient(uri)
+            held = client.get_experiment_by_name(EXPERIMENT)
+            experiment = held.experiment_id if held else client.create_experiment(EXPERIMENT)
+            for row in runs(out):
+                if row["name"] == name and "seconds" in row:  # it has ended
+                    same = f"attributes.run_name = '{name}' and tags.started = '{row['started']}'"
+                    if not client.search_runs([experiment], same):
+                        _log(client, experiment, row, out)
+        except Exception as error:  # of as many kinds as there are stores
+            told = str(error).strip().partition("\n")[0]
+            raise ReportError(f"--mlflow {uri}: {told}; the same command logs what is missing") from error
+
+    log("")
+    return log
+
+
+def _log(client: Any, experiment: str, row: Mapping[str, Any], out: Path) -> None:
+    """Log one run: numbers as metrics, the rest of its row as tags, its folder as artifacts."""
+    from mlflow.entities import Metric, Param
+
+    failed = row["status"] == "failed"
+    begun = datetime.datetime.fromisoformat(row["started"]).timestamp()
+    start, end = (int(1000 * (begun + seconds)) for seconds in (0, row["seconds"]))
+    tags = {name: str(value) for name, value in row.items() if isinstance(value, str | bool)}
+    tags |= {f"version {name}": version for name, version in row["versions"].items()}
+    tags |= {"mlflow.source.git.commit": row["commit"] or ""}
+    params = [Param(name, str(value)) for name, value in row["parameters"].items()]
+    numbers = [Metric(name, value, end, step) for name, value, step in _numbers(row)]
+    run = client.create_run(experiment, start, tags, row["name"]).info.run_id
+    try:
+        for i in range(0, len(numbers), 500):  # a store takes a thousand at a time
+            client.log_batch(run, numbers[i : i + 500], params)
+        try:
+            client.log_artifacts(run, str(out / (row["name"] + failed * FAILED)))
+        except Exception as error:  # a store may keep no files
+            client.set_tag(run, "artifacts", f"not kept: {error}"[:500])
+        client.set_terminated(run, "FAILED" if failed else "FINISHED", end)
+    except Exception:
+        client.delete_run(run)
+        raise
+
+
+def _numbers(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """Every number of a row and its results: `uar/eight actors5 mlp low`, value, and which of that name it is."""
+    found = [(name, value) for name, value in row.items() if type(value) in (int, float)]
+    score = {"metric": "score"} | {which: (row["score"] or {}).get(which) for which in VALUES}
+    for result in [*row["results"], score]:
+        about = [value for name, value in result.items() if name != "metric" and isinstance(value, str)]
+        for which in VALUES:
+            if result[which] is not None:
+                name = re.sub(r"[^\w. -]", "-", " ".join([*about, which]))
+                found.append((f"{result['metric']}/{name}", result[which]))
+    names = [name for name, _ in found]
+    return [(name, value, names[:i].count(name)) for i, (name, value) in enumerate(found)]

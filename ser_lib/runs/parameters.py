@@ -18,14 +18,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ser_lib import ROOT, corpus, features, models, splits
+from ser_lib import ROOT, corpora, features, models
 from ser_lib.errors import ReportError
+from ser_lib.evaluation import splits
 
 NOTEBOOKS = ROOT / "notebooks"
 
 # The kinds that are lists of names: what a parameter may be, given the `corpus` of the run.
 NAMES: dict[str, Callable[[str], Collection[str]]] = {
-    "EMOTION": lambda source: _held(source, "emotion", corpus.EIGHT),
+    "EMOTION": lambda source: _held(source, "emotion", corpora.EIGHT),
     "FEATURE_SET": lambda source: features.SETS,
     "MODEL": lambda source: models.MODELS,
     "NETWORK": lambda source: tuple(models.NETWORKS),
@@ -68,7 +69,7 @@ class Parameter:
         if not self.alternatives.endswith(",…"):
             return [str(value)]
         if self.kind == "EMOTION":
-            return corpus.emotion_list(str(value))
+            return corpora.emotion_list(str(value))
         return [item.strip() for item in str(value).split(",")]
 
 
@@ -213,8 +214,8 @@ def _refused(kind: str, item: str, source: str, runs: Collection[str]) -> str | 
 
 def clips(source: str) -> pd.DataFrame | None:
     """The clips of a corpus as their names tell them, no file being opened; None for the shipped table."""
-    found = corpus.find_audio(source or None)
-    return None if found is None else corpus.listing(found)[0]
+    found = corpora.find_audio(source or None)
+    return None if found is None else corpora.listing(found)[0]
 
 
 def _held(source: str, column: str, shipped: Collection[str]) -> list[str]:

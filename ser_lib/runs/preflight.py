@@ -9,10 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from ser_lib import corpus, splits, tables
-from ser_lib.corpus import Corpus
+from ser_lib import corpora
+from ser_lib.corpora import Corpus
+from ser_lib.corpora.clips import LEFT_OUT, SAME_SPEAKERS, named
+from ser_lib.corpora.schemes import label_map
 from ser_lib.errors import CorpusError
-from ser_lib.naming import label_map
+from ser_lib.evaluation import splits
+from ser_lib.features import tables
 
 MIN_CLIPS = 10  # of an emotion: its recall then goes in steps of a tenth
 MIN_SPEAKERS = 5  # the intervals resample speakers, and `actors5` has five folds
@@ -94,16 +97,16 @@ def describe(held: Corpus) -> dict[str, Any]:
         "sample_rates": {str(rate): int(n) for rate, n in clips["sample_rate"].value_counts().items()},
         "channels": {str(count): int(n) for count, n in clips["channels"].value_counts().items()},
         "duplicates": [list(part) for _, part in held.duplicates.groupby("audio_sha256")["clip_id"]],
-        "problems": [text for text in held.problems["problem"] if not text.endswith(corpus.LEFT_OUT)],
+        "problems": [text for text in held.problems["problem"] if not text.endswith(LEFT_OUT)],
     }
 
 
 def label_changes(source: str | Path) -> list[dict[str, Any]]:
     """What the label maps of a source do, by name alone: `label`, its `emotion` (None: left out), `clips`."""
     rows = []
-    for part in corpus.sources(source):
+    for part in corpora.sources(source):
         if labels := label_map(part):
-            counts = corpus.named(part)[0]["emotion"].value_counts()
+            counts = named(part)[0]["emotion"].value_counts()
             rows += [
                 {"label": label, "emotion": emotion, "clips": int(counts.get(label, 0))}
                 for label, emotion in labels.items()
@@ -111,7 +114,7 @@ def label_changes(source: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def told(found: dict[str, Any]) -> str:
+def written(found: dict[str, Any]) -> str:
     """What a check found, to be read.
 
     Parameters
@@ -212,7 +215,7 @@ def _mixed_up(clips: pd.DataFrame) -> list[str]:
                     "correct one, or take both out"
                 )
     of = (
-        clips.assign(corpus=clips["corpus"].replace(corpus.SAME_SPEAKERS))
+        clips.assign(corpus=clips["corpus"].replace(SAME_SPEAKERS))
         .groupby("speaker")["corpus"]
         .unique()
     )

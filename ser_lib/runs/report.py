@@ -7,31 +7,26 @@ Runs started by `python -m ser_lib reports` are told their folder; a notebook ru
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-import json
+import math
 import os
 import re
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Sequence
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import psutil
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, display, ledger, metrics, parameters, places
-from ser_lib.corpus import EIGHT, FOUR
-from ser_lib.ledger import REPORTS
-from ser_lib.provenance import about
+from ser_lib import ROOT, paths, provenance
+from ser_lib.corpora import EIGHT, FOUR
+from ser_lib.evaluation import metrics
+from ser_lib.runs import ledger, parameters
+from ser_lib.runs.ledger import REPORTS, about
 
 LOOK_S = 0.5  # seconds between looks at the memory
 
@@ -59,7 +54,7 @@ class Report:
         self.notebook = notebook
         self.parameters = {name: namespace[name] for name in parameters.defaults(notebook)}
         self.folder = Path(
-            os.environ.get(ledger.FOLDER_VARIABLE) or places.writable(REPORTS / "interactive") / notebook
+            os.environ.get(ledger.FOLDER_VARIABLE) or paths.writable(REPORTS / "interactive") / notebook
         )
         parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +121,7 @@ class Report:
     def save(self, table: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
         """Write metrics.json and, if given, predictions.parquet, its probabilities to three decimals."""
         row = ledger.begun(self.folder) or about(self.notebook, self.parameters, self.folder.parent)
-        row |= {"data_hash": data_hash(table), "clips": len(table)}
+        row |= {"data_hash": provenance.data_hash(table), "clips": len(table)}
         row |= {"from_an_earlier_run": ", ".join(self.kept)} if self.kept else {}
         ledger.write(self.folder, row, self.results)
         if predictions is not None:
@@ -149,81 +144,6 @@ def emotions_name(emotions: Sequence[str]) -> str:
     return {FOUR: "four", EIGHT: "eight"}.get(tuple(emotions), ",".join(emotions))
 
 
-def data_hash(table: pd.DataFrame) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a table's rows and column names."""
-    content = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()
-    return sha256(content + "".join(table.columns).encode()).hexdigest()[:16]
-
-
-# --- its execution ---------------------------------------------------------------------------------
-
-
-def execute(running: Path) -> None:
-    """Execute the run of a folder in this process, which ends when its standard input does."""
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
-
-    row = ledger.read(running)["run"]
-    usual, memory = parameters.defaults(row["notebook"]), [0]
-    given = {name: value for name, value in row["parameters"].items() if value != usual[name]}
-    path, since = parameters.NOTEBOOKS / f"{row['notebook']}.ipynb", time.time()
-    cells = len(json.loads(path.read_text(encoding="utf-8"))["cells"]) + bool(
-        given
-    )  # which papermill puts into one of their own
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
-    executed = running / "notebook.ipynb"
-    try:
-        with tempfile.TemporaryDirectory() as sockets:  # else those of kernels in one folder are the same
-            ipc = {"transport": "ipc", "ip": str(Path(sockets, "kernel"))}
-            quiet = {
-                "extra_arguments": ["--log-level=CRITICAL"]
-            }  # its end is an interrupt, which it calls an error
-            papermill.execute_notebook(
-                str(path),
-                str(executed),
-                parameters=given,
-                progress_bar=False,
-                on_cell_start=lambda cell, cell_index: display.note(running, cell_index + 1, cells, since),
-                config=Config(
-                    KernelManager={"transport": "tcp"} if os.name == "nt" else ipc, NotebookClient=quiet
-                ),
-            )
-        ledger.update(running, peak_memory_mb=memory[0])
-        page(executed, running.stem)
-    except PapermillExecutionError as error:
-        told = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]
-        ledger.update(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=told)
-        raise SystemExit(1) from error
-    except Exception as error:
-        ledger.update(running, peak_memory_mb=memory[0], error=repr(error))
-        raise
-    executed.unlink()
-    (running / display.FILE).unlink(missing_ok=True)
-
-
-def _end_with_input() -> None:
-    """End this process and its kernel, whose own processes then end, at the end of the standard input."""
-    if not os.read(0, 1):
-        for kernel in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                kernel.kill()
-        os._exit(1)
-
-
-def _watch_memory(highest: list[int]) -> None:
-    """Keep the most memory that the kernel and its processes have held at a time, in megabytes."""
-    here = psutil.Process()
-    while True:
-        held = 0
-        for process in here.children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                held += process.memory_info().rss
-        highest[0] = max(highest[0], held // 2**20)
-        time.sleep(LOOK_S)
-
-
 # --- its page --------------------------------------------------------------------------------------
 
 
@@ -238,7 +158,7 @@ def page(executed: Path, title: str) -> None:
     left = ("status", "process")
     run = {name: value for name, value in row.items() if name not in left and value != {}}
     exporter = HTMLExporter(
-        template_name="report", extra_template_basedirs=[str(Path(__file__).parent / "web")]
+        template_name="report", extra_template_basedirs=[str(Path(__file__).with_name("templates"))]
     )
     exporter.register_filter("sections", _sections)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": run})
@@ -271,5 +191,85 @@ def _sections(html: str) -> list[dict[str, Any]]:
     return [{"level": int(level), "id": anchor, "text": text} for level, anchor, text in found]
 
 
-if __name__ == "__main__":
-    execute(Path(sys.argv[1]))
+# --- whether two reports are the same -------------------------------------------------------------
+
+LESS_WITHOUT = ("05_leakage_audit", "06_stress_and_transfer")  # notebooks with results that need recordings
+TOLERANCE = 1e-9  # another CPU moves more than that, and then the report has changed
+APART = {ledger.FILE, ledger.CONFIRMED, "features.parquet"}  # not compared as the other files are
+
+# What may differ in a page: when it was made, of which recordings or of the table made from them, ids by chance, and the
+# figures, which are compared as files.
+VARYING = (
+    r'<section [^>]*class="facts".*?</section>',
+    r'<figure><button [^>]*><img [^>]*alt="Figure [^>]*></button></figure>',
+    r'<div [^>]*class="html"[^>]*>\s*<p class="kept">.*?</p>\s*</div>',
+    r"(?<=T_)[0-9a-f]{5,}",
+    r"\b(Audio|The shipped table, [\w.]+): ",
+    r"\s+",
+)
+
+
+def fuller(name: str, row: Mapping[str, Any], out: Path) -> bool:
+    """Whether the report of this name was made from recordings that are not here, and a run would find less without."""
+    return row["notebook"] in LESS_WITHOUT and bool(ledger.lacking(name, row, out))
+
+
+def settle(running: Path, seconds: float) -> tuple[Path, str]:
+    """Put a run that is done in its place, unless the same is there; the place, and what is to be said of it."""
+    place, row = running.with_suffix(""), ledger.read(running)["run"]
+    kept = row.get("from_an_earlier_run")
+    told = f"; made from recordings in an earlier run: {kept}" if kept else ""
+    if same(running, place):
+        return ledger.confirm(running), f"{told}; the same results as before"
+    return ledger.finish(running, "done", seconds=seconds), told
+
+
+def same(new: Path, old: Path) -> bool:
+    """Whether two folders of runs hold the same."""
+    try:
+        names, others = ({path.name for path in folder.iterdir()} - APART for folder in (new, old))
+        return (
+            names == others
+            and _same_rows(ledger.read(new), ledger.read(old))
+            and all(_same_file(new / name, old / name) for name in names)
+        )
+    except (OSError, ValueError, KeyError):  # the old one is damaged or not there
+        return False
+
+
+def _same_rows(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether the notebook, its parameters and the results are the same."""
+    about = ("notebook", "parameters")
+    return (
+        all(new["run"][name] == old["run"].get(name) for name in about)
+        and len(new["results"]) == len(old["results"])
+        and all(
+            row.keys() == other.keys() and all(_close(row[name], other[name]) for name in row)
+            for row, other in zip(new["results"], old["results"], strict=True)
+        )
+    )
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=0, abs_tol=TOLERANCE) or (math.isnan(a) and math.isnan(b))
+    return bool(a == b)
+
+
+def _same_file(new: Path, old: Path) -> bool:
+    if new.suffix == ".html":
+        return _told(new) == _told(old)
+    if new.suffix == ".parquet":
+        return pd.read_parquet(new).equals(pd.read_parquet(old))
+    if new.suffix == ".webp":
+        with Image.open(new) as picture, Image.open(old) as other:
+            return np.array_equal(np.asarray(picture), np.asarray(other))
+    return new.read_bytes() == old.read_bytes()
+
+
+def _told(page: Path) -> str:
+    """A page without what may differ."""
+    text = page.read_text(encoding="utf-8")
+    for pattern in VARYING:
+        text = re.sub(pattern, " ", text, flags=re.DOTALL)
+    return text

@@ -25,9 +25,10 @@ from ser_lib import __version__
 from ser_lib.audio import AudioConfig
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, feature_names
-from ser_lib.hearing import Bundle, Speakers, Typical
-from ser_lib.places import SERVED
-from ser_lib.versions import BOOSTER, versions
+from ser_lib.features.relative import Speakers
+from ser_lib.paths import SERVED
+from ser_lib.provenance import BOOSTER, versions
+from ser_lib.serving.model import Model, Typical
 
 DEFAULT = SERVED
 REQUIRED = (
@@ -45,7 +46,7 @@ ALLOWED = {
     "numpy._core.numeric": {"_frombuffer"},
     "numpy.random._mt19937": {"MT19937"},
     "numpy.random._pickle": {"__bit_generator_ctor", "__randomstate_ctor"},
-    "ser_lib.models": {"Balanced", "NormalRanks", "WhitenedRegression", "WithinClassWhitening"},
+    "ser_lib.models.estimators": {"Balanced", "NormalRanks", "WhitenedRegression", "WithinClassWhitening"},
     "sklearn.dummy": {"DummyClassifier"},
     "sklearn.linear_model._logistic": {"LogisticRegression"},
     "sklearn.neural_network._multilayer_perceptron": {"MLPClassifier"},
@@ -89,7 +90,7 @@ def golden_clips() -> list[bytes]:
     return found
 
 
-def check(model: Bundle) -> None:
+def check(model: Model) -> None:
     """Let a model hear the golden clips again.
 
     Raises
@@ -109,7 +110,7 @@ def check(model: Bundle) -> None:
                 )
 
 
-def _golden(model: Bundle) -> list[dict[str, float]]:
+def _golden(model: Model) -> list[dict[str, float]]:
     """What each model of a bundle says of the golden clips: of the first, also when it is heard beside the second."""
     clips = golden_clips()
     answers = [model.predict(clip) for clip in clips]
@@ -180,7 +181,7 @@ def save(
         "feature_hash": config.hash,
         "feature_names": list(feature_names(config)),
     }
-    passport["golden"] = _golden(Bundle(models, passport, config, typical, speakers))
+    passport["golden"] = _golden(Model(models, passport, config, typical, speakers))
     with contextlib.suppress(BundleError):  # there is none yet, or another
         before = read_passport(path)
         if before | {"created": created} == json.loads(json.dumps(passport)):
@@ -190,7 +191,7 @@ def save(
     return passport
 
 
-def load(path: str | Path = DEFAULT) -> Bundle:
+def load(path: str | Path = DEFAULT) -> Model:
     """Read a model by its passport: hash, features, the names in its pickle, golden clips.
 
     Warns
@@ -244,7 +245,7 @@ def load(path: str | Path = DEFAULT) -> Bundle:
                 warnings.simplefilter("ignore")
             parts = unpickled(content)
             known = Speakers(**parts["speakers"]) if parts["speakers"] else None
-            loaded = Bundle(parts["models"], passport, config, Typical(**parts["typical"]), known)
+            loaded = Model(parts["models"], passport, config, Typical(**parts["typical"]), known)
             check(loaded)
     except BundleError as error:
         raise BundleError(f"{by}{error}") from error

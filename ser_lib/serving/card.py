@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ser_lib import naming
-from ser_lib.corpus import RAVDESS
+from ser_lib.corpora import RAVDESS, schemes
 
 PROTOCOLS = {
     "actors5": "five folds by speaker (`actors5`): no test speaker was heard in training",
@@ -97,7 +96,7 @@ def model_card(
     )
     groups = "\n".join(["| | group | UAR |", "|---|---|---|", *group_rows, "", ""]) if group_rows else ""
     corpora = training.get("corpus", "").split("+")
-    described = "; ".join(dict.fromkeys(naming.CORPORA.get(name, OWN) for name in corpora))
+    described = "; ".join(dict.fromkeys(schemes.CORPORA.get(name, OWN) for name in corpora))
     copies = training.get("copies", 0)
     added = f", and {copies} copies of them {COPIES}" if copies else ""
     gain = chosen.get("gain_of_copies")

@@ -19,11 +19,17 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ser_lib import bundle
-from ser_lib.calibration import TINY
 from ser_lib.errors import SerError
-from ser_lib.hearing import Bundle
-from ser_lib.models import RANK_LIMIT, Balanced, NormalRanks, WhitenedRegression, WithinClassWhitening
+from ser_lib.evaluation.calibration import TINY
+from ser_lib.models.estimators import (
+    RANK_LIMIT,
+    Balanced,
+    NormalRanks,
+    WhitenedRegression,
+    WithinClassWhitening,
+)
+from ser_lib.serving import bundle
+from ser_lib.serving.model import Model
 
 if TYPE_CHECKING:
     import onnx
@@ -71,7 +77,7 @@ def write(passport: Path, out: Path) -> str:
     return f"{out}: {len(content) / 1e3:.0f} kB, {len(model.passport['feature_names'])} features to {len(model.passport['classes'])} emotions"
 
 
-def graph(model: Bundle, **about: str) -> onnx.ModelProto:
+def graph(model: Model, **about: str) -> onnx.ModelProto:
     """The emotion model of a bundle with its temperature.
 
     Parameters

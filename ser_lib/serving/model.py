@@ -9,53 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import audio, calibration, decoding, quality
+from ser_lib import audio
+from ser_lib.audio import decoding, quality
 from ser_lib.errors import AudioError, SerError
+from ser_lib.evaluation import calibration
 from ser_lib.features import FeatureConfig, extract
+from ser_lib.features.relative import Speakers
 
 WINDOW_S, STEP_S = 3.0, 1.5  # seconds, of `Bundle.timeline`; clips of RAVDESS have about two seconds of sound
-
-# How many clips what is known of all speakers counts for, beside the n clips of one.
-PRIOR_MEAN = 1  # the mean over speakers: n = 1 moves a feature half of the way, n = 3 three quarters
-PRIOR_DEVIATION = 4  # the deviation pooled over speakers
-
-
-@dataclass(frozen=True)
-class Speakers:
-    """What is known of the speakers that a model learnt from, by feature; shapes (n_features,)."""
-
-    mean: np.ndarray  # over speakers, of the mean of their neutral clips
-    variance: np.ndarray  # over speakers, of the variance of their neutral clips
-
-    def relative_to(self, neutral: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Features as differences from a speaker's neutral clips.
-
-        The mean of these is shrunk towards that of all speakers (`PRIOR_MEAN`), since that of few clips is
-        mostly chance. With two clips or more the features are also divided by the deviation of the clips
-        relative to the pooled one, shrunk towards 1 (`PRIOR_DEVIATION`); one clip has no deviation.
-
-        Parameters
-        ----------
-        neutral : ndarray, shape (n, n_features)
-            Of the speaker's neutral clips.
-        values : ndarray, shape (n_clips, n_features)
-            Of other clips of the speaker.
-
-        Examples
-        --------
-        >>> known = Speakers(mean=np.array([-30.0]), variance=np.array([4.0]))
-        >>> known.relative_to(np.array([[-40.0]]), np.array([[-25.0]]))  # from -35, halfway to the one clip
-        array([[10.]])
-        """
-        n = len(neutral)
-        found = values - (self.mean + (neutral.mean(axis=0) - self.mean) * n / (n + PRIOR_MEAN))
-        if n == 1:
-            return found
-        varies = self.variance > 0
-        relative = np.divide(
-            neutral.var(axis=0, ddof=1), self.variance, np.ones_like(self.mean), where=varies
-        )
-        return found / np.sqrt(((n - 1) * relative + PRIOR_DEVIATION) / (n - 1 + PRIOR_DEVIATION))
 
 
 @dataclass(frozen=True)
@@ -86,7 +47,7 @@ class Typical:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Model:
     """A verified model, ready to predict.
 
     Attributes

@@ -8,55 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from ser_lib import adapt, altered, bundle, evaluate, guard, ledger, tables
-from ser_lib.corpus import emotion_list, find_audio, sources
-from ser_lib.errors import BundleError, CorpusError, ReportError
-from ser_lib.features import FeatureConfig, feature_names
-from ser_lib.hearing import Typical
+from ser_lib.augmentation import copies
+from ser_lib.corpora import emotion_list, identity
+from ser_lib.errors import BundleError, CorpusError
+from ser_lib.evaluation import cross_validation
+from ser_lib.features import FeatureConfig, feature_names, relative, tables
+from ser_lib.serving import bundle
+from ser_lib.serving.model import Typical
 
-COMPARISON = "03_mlp_vs_boosting"
 INTENSITIES = ("normal", "strong")
-
-
-def settings(run: str, source: str) -> dict[str, Any]:
-    """The parameters of a run of notebook 03, to go by them on the same corpus.
-
-    Parameters
-    ----------
-    run : str
-        Its name.
-    source : str
-        The `corpus` of the notebook that goes by them.
-
-    Raises
-    ------
-    ReportError
-        No such run, or it is of another notebook or another corpus.
-
-    Examples
-    --------
-    >>> settings("03_eight", "")["protocol"]
-    'actors5'
-    """
-    row = ledger.read_run(run)
-    given = f"-p corpus={source} -p emotions=…" if source else "-p emotions=…"
-    remedy = (
-        f"make one with `python -m ser_lib reports --notebook 03 {given} --name mine` and give -p run=mine"
-    )
-    if row["notebook"] != COMPARISON:
-        raise ReportError(f"run={run}: a run of {row['notebook']}, not of {COMPARISON}; {remedy}")
-    of = row["parameters"]["corpus"]
-    if _places(of) != _places(source):
-        what = f"corpus={source}" if source else "RAVDESS"
-        if of:
-            remedy = f"give -p corpus={of} as well, or {remedy}"
-        raise ReportError(f"run={run}: compares models on {of or 'RAVDESS'}, not on {what}; {remedy}")
-    return row["parameters"]
-
-
-def _places(source: str) -> list[Path]:
-    named = source or find_audio()
-    return [path.resolve() for path in sources(named)] if named else []
 
 
 def by_intensity(table: pd.DataFrame) -> pd.DataFrame:
@@ -107,13 +67,13 @@ def fit(
     >>> fitted["models"]["emotion"].predict([[-18.0]])
     array(['happy'], dtype=object)
     """
-    models, speakers = {"emotion": evaluate.fit_all(rows, model, seed=seed)}, None
+    models, speakers = {"emotion": cross_validation.fit_all(rows, model, seed=seed)}, None
     if enroll:
-        models["enrolled"] = evaluate.fit_all(adapt.enrolled(rows, n=enroll), model, seed=seed)
-        speakers = adapt.speakers(adapt.neutral_clips(rows, n=enroll))
+        models["enrolled"] = cross_validation.fit_all(relative.enrolled(rows, n=enroll), model, seed=seed)
+        speakers = relative.speakers(relative.neutral_clips(rows, n=enroll))
     if intensity:
-        models["intensity"] = evaluate.fit_all(by_intensity(rows), intensity, seed=seed)
-    values = rows.loc[guard.originals(rows), tables.feature_columns(rows)].to_numpy(float)
+        models["intensity"] = cross_validation.fit_all(by_intensity(rows), intensity, seed=seed)
+    values = rows.loc[identity.originals(rows), tables.feature_columns(rows)].to_numpy(float)
     return {"models": models, "typical": Typical.of(values), "speakers": speakers}
 
 
@@ -141,7 +101,7 @@ def again(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
     if passport["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")
-    rows = altered.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
+    rows = copies.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
     parts = fit(
         rows,
         about["estimator"],

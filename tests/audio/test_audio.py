@@ -17,9 +17,9 @@ import pytest
 import soundfile
 from synth import speech
 
-from ser_lib import audio, decoding
-from ser_lib.audio import Audio, AudioConfig, content_hash, load, resample, trim
-from ser_lib.decoding import decode
+from ser_lib import audio
+from ser_lib.audio import Audio, AudioConfig, content_hash, decoding, load, resample, trim
+from ser_lib.audio.decoding import decode
 from ser_lib.errors import AudioError
 
 RATE = 16_000

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from synth import speech
 
-from ser_lib import audio, augment, decoding, quality
+from ser_lib import audio, augmentation
+from ser_lib.audio import decoding, quality
 
 RATE = 48_000
 RNG = np.random.default_rng(0)
@@ -61,7 +62,7 @@ def test_silence_is_a_share_of_the_time(hiss):
 
 
 def test_a_telephone_is_narrow(hiss):
-    found = heard(augment.Telephone()(hiss, RATE, RNG))
+    found = heard(augmentation.Telephone()(hiss, RATE, RNG))
     assert 3400 < found["bandwidth_hz"] < 4100
     assert [text.split(" (")[0] for text in quality.warnings(found)] == ["narrow band"]
 

@@ -12,8 +12,10 @@ from numpy.testing import assert_allclose
 from synth import speech
 from test_bundle import save_tiny
 
-from ser_lib import audio, bench, bench_report, corpus, features, lld, plots
+from benchmarks import bench, bench_report
+from ser_lib import audio, corpora, features, plots
 from ser_lib.cli import main
+from ser_lib.features import lld
 
 
 class Clock:
@@ -154,7 +156,7 @@ def test_the_profile_finds_the_slow_stage(monkeypatch, tiny_corpus):
 
 
 def test_synthesised_clips_are_a_corpus(tmp_path):
-    clips, problems = corpus.listing(bench.write_speech(tmp_path, 30))
+    clips, problems = corpora.listing(bench.write_speech(tmp_path, 30))
     assert len(clips) == 30
     assert problems.empty
     assert set(clips["corpus"]) == {"ravdess"}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_lib import growth, rows, tables
-from ser_lib.features import FeatureConfig, feature_names
+from benchmarks import growth
+from ser_lib.features import FeatureConfig, extraction, feature_names, tables
 
 CONFIG = FeatureConfig("full")
 N_FEATURES = len(feature_names(CONFIG))
@@ -61,7 +61,7 @@ def test_growth_is_measured_in_a_process_of_its_own(tiny_corpus):
 
 
 if __name__ == "__main__":
-    rows.read, tables.GROUP = counted, 500
+    extraction.read, tables.GROUP = counted, 500
     with tempfile.TemporaryDirectory() as place:
         peak(500, Path(place) / "first")  # what is loaded once
         print(json.dumps([peak(n, Path(place) / str(n)) for n in (500, 5_000)]))

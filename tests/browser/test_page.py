@@ -21,7 +21,7 @@ from flask import Flask, request
 from test_serve import CHROMIUM, Browser, wait_for
 
 from ser_lib import ROOT
-from ser_lib.corpus import EIGHT
+from ser_lib.corpora import EIGHT
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium on the path to show the page")
 
@@ -94,7 +94,7 @@ MODEL = {
 
 def create_app(seen: list) -> Flask:
     """The endpoints of the page; what was asked is added to `seen`."""
-    app = Flask(__name__, static_folder=ROOT / "ser_lib" / "web", static_url_path="/web")
+    app = Flask(__name__, static_folder=ROOT / "ser_lib" / "serving" / "web", static_url_path="/web")
     app.json.sort_keys = False
 
     @app.get("/")
@@ -662,7 +662,9 @@ CONTRAST = """(() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(browser, page_server, clips, scheme):
     browser.open(page_server, color_scheme=scheme)
-    alpha = re.search(r"ALPHA = ([\d.]+)", (ROOT / "ser_lib/web/particles.js").read_text(encoding="utf-8"))[1]
+    alpha = re.search(
+        r"ALPHA = ([\d.]+)", (ROOT / "ser_lib/serving/web/particles.js").read_text(encoding="utf-8")
+    )[1]
     grounds = set()
     for name in ("unsure", "long", "bad", "clip"):
         browser.choose(clips(name))
@@ -729,7 +731,7 @@ def test_focus_is_seen_all_along_the_page(strip):
 
 
 def test_nothing_inline_and_nothing_from_elsewhere(page_server):
-    web = ROOT / "ser_lib" / "web"
+    web = ROOT / "ser_lib" / "serving" / "web"
     html = (web / "index.html").read_text(encoding="utf-8")
     assert not re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", html)
     for path in filter(Path.is_file, web.iterdir()):

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 from synth import ACTORS, speech
-from test_naming import NAMES
+from test_schemes import NAMES
 
-from ser_lib import check, corpus, extraction, tables
-from ser_lib.corpus import CLIP_COLUMNS, EIGHT, FACTS, FOUR, emotion_list, find_audio
+from ser_lib import corpora
+from ser_lib.corpora import CLIP_COLUMNS, EIGHT, FACTS, FOUR, clips, emotion_list, find_audio
+from ser_lib.corpora.ravdess import check_ravdess_grid
+from ser_lib.corpora.schemes import NAMING
 from ser_lib.errors import CorpusError
-from ser_lib.naming import NAMING, check_ravdess_grid
+from ser_lib.features import extraction, tables
+from ser_lib.runs import preflight
 
 CLIP = np.round(speech("sad", 3) * 2**15).astype(np.int16)
 
@@ -37,7 +40,7 @@ def _small(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(extraction, "build", partial(extraction.build, **here))
 
 
-def read(source) -> corpus.Corpus:
+def read(source) -> corpora.Corpus:
     """A corpus as a notebook gets it, with the facts of every file."""
     return tables.get(source, "compact").corpus
 
@@ -104,22 +107,22 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):
 
 
 def test_a_listing_is_what_reading_finds_without_the_facts(tiny_corpus, tmp_path, monkeypatch):
-    clips, problems = corpus.listing(tiny_corpus)
+    clips, problems = corpora.listing(tiny_corpus)
     assert problems.empty
     assert [*clips.columns, *FACTS] == list(CLIP_COLUMNS)
     assert clips.equals(read(tiny_corpus).clips[list(clips.columns)])
-    monkeypatch.setattr(corpus, "LISTED", 7)
-    assert corpus.listing(tiny_corpus)[0].equals(clips)
+    monkeypatch.setattr(clips, "LISTED", 7)
+    assert corpora.listing(tiny_corpus)[0].equals(clips)
     empty = tmp_path / "03-01-01-01-01-01-01.wav"
     empty.touch()  # no file is opened
-    assert list(corpus.listing(tmp_path)[0]["path"]) == [str(empty)]
+    assert list(corpora.listing(tmp_path)[0]["path"]) == [str(empty)]
 
 
 def test_a_listing_goes_folder_by_folder(tmp_path):
     """A hyphen comes before the separator in text, and after it here."""
     for name in ("a-b/03-01-01-01-01-01-02", "a/03-01-01-01-01-01-01", "a/c/03-01-01-01-01-01-03"):
         put(tmp_path / f"{name}.wav")
-    assert list(corpus.listing(tmp_path)[0]["speaker"]) == ["01", "03", "02"]
+    assert list(corpora.listing(tmp_path)[0]["speaker"]) == ["01", "03", "02"]
 
 
 def test_stereo_and_sample_identical_clips_are_found(tmp_path):
@@ -271,8 +274,8 @@ def test_labels_are_renamed_and_left_out(tmp_path):
     assert held.clips["emotion"].to_list() == ["happy", "happy"]
     assert held.problems["problem"].to_list() == [f"{tmp_path}/clips/2.wav: 01, left out by labels.yaml"]
     assert "2 clips of 1 speakers, 1 emotions; 1 file(s) left out" in held.summary()
-    assert check.describe(held)["problems"] == []
-    assert check.label_changes(path) == [
+    assert preflight.describe(held)["problems"] == []
+    assert preflight.label_changes(path) == [
         {"label": "joy", "emotion": "happy", "clips": 1},
         {"label": "01", "emotion": None, "clips": 1},
         {"label": "never", "emotion": "sad", "clips": 0},
@@ -325,9 +328,9 @@ def test_speakers_of_two_corpora_are_told_apart(tmp_path):
 
 def test_a_path_with_a_comma_is_one_corpus(tmp_path):
     put(tmp_path / "a,b" / "03a01Fa.wav")
-    assert corpus.sources(tmp_path / "a,b") == [tmp_path / "a,b"]
+    assert corpora.sources(tmp_path / "a,b") == [tmp_path / "a,b"]
     assert read(tmp_path / "a,b").clips["speaker"].to_list() == ["03"]
-    assert corpus.sources("~/x, y") == [Path.home() / "x", Path("y")]
+    assert corpora.sources("~/x, y") == [Path.home() / "x", Path("y")]
 
 
 def test_two_parts_of_one_corpus_have_the_same_speakers(tmp_path):
@@ -357,7 +360,7 @@ def test_a_label_map_is_of_its_own_corpus(tmp_path):
     b = manifest(tmp_path / "b", "path,speaker,emotion\nclips/0.wav,1,joy\n", name="b.csv")
     clips = read(f"{a},{b}").clips
     assert clips["emotion"].to_list() == ["happy", "happy", "joy"]
-    assert [row["clips"] for row in check.label_changes(f"{a},{b}")] == [1, 1]
+    assert [row["clips"] for row in preflight.label_changes(f"{a},{b}")] == [1, 1]
 
 
 # --- where the audio is ----------------------------------------------------------------------------
@@ -366,7 +369,7 @@ def test_a_label_map_is_of_its_own_corpus(tmp_path):
 def test_the_folder_named_comes_before_the_environment_and_the_download(tmp_path, monkeypatch):
     named, environment = tmp_path / "named", tmp_path / "environment"
     downloaded = tmp_path / "data" / "ravdess"
-    monkeypatch.setattr(corpus, "ROOT", tmp_path)
+    monkeypatch.setattr(clips, "ROOT", tmp_path)
     monkeypatch.delenv("SER_RAVDESS_DIR", raising=False)
     assert find_audio() is None
     for folder in (named, environment, downloaded):

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser_lib import download
-from ser_lib.download import fetch_ravdess
+from ser_lib.corpora import ravdess
+from ser_lib.corpora.ravdess import fetch_ravdess
 from ser_lib.errors import CorpusError
 
 NAMES = [f"Actor_{actor:02d}/03-01-0{code}-01-01-01-{actor:02d}.wav" for actor in (1, 2) for code in (1, 2)]
@@ -96,7 +96,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download, "WAIT_S", 0.001)
+    monkeypatch.setattr(ravdess, "WAIT_S", 0.001)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
     yield server
@@ -247,13 +247,13 @@ def test_a_zip_placed_by_hand_is_checked_and_left_to_its_owner(server, folder):
 
 
 def test_a_connection_cut_again_and_again_keeps_what_came(server, folder):
-    server.cuts = [100_000] * download.TRIES
+    server.cuts = [100_000] * ravdess.TRIES
     message = (
         rf"the connection was cut.*, \d+ of {len(ARCHIVE)} bytes are here; run `make data` again, it goes on"
     )
     with pytest.raises(CorpusError, match=message):
         fetch_ravdess(folder, url=server.url, **facts())
-    assert len(server.asked) == download.TRIES
+    assert len(server.asked) == ravdess.TRIES
     part = (folder.parent / "ravdess.zip.part").read_bytes()
     assert len(part) > 300_000
     assert ARCHIVE.startswith(part)
@@ -383,6 +383,6 @@ def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
 
 
 def test_the_published_archive_is_what_is_asked_for():
-    assert (download.SIZE, download.MD5) == (208_468_073, "bc696df654c87fed845eb13823edef8a")
-    assert download.URL.endswith("/records/1188976/files/Audio_Speech_Actors_01-24.zip")
-    assert download.N_CLIPS == 1_440
+    assert (ravdess.SIZE, ravdess.MD5) == (208_468_073, "bc696df654c87fed845eb13823edef8a")
+    assert ravdess.URL.endswith("/records/1188976/files/Audio_Speech_Actors_01-24.zip")
+    assert ravdess.N_CLIPS == 1_440

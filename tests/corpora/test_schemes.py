@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ser_lib.naming import CORPORA, NAMING, check_ravdess_grid
+from ser_lib.corpora.ravdess import check_ravdess_grid
+from ser_lib.corpora.schemes import CORPORA, NAMING
 
 NAMES = [
     ("ravdess", "03-01-01-01-01-01-01", ("ravdess", "01", "male", "neutral", "normal", "kids", 1)),

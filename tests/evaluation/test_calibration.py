@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_lib import metrics
-from ser_lib.calibration import (
+from ser_lib.errors import ContaminationError
+from ser_lib.evaluation import metrics
+from ser_lib.evaluation.calibration import (
+    abstain_threshold,
     adaptive_error,
     calibration_error,
     fit_temperature,
@@ -15,8 +17,6 @@ from ser_lib.calibration import (
     reliability,
     sharpen,
 )
-from ser_lib.decisions import abstain_threshold
-from ser_lib.errors import ContaminationError
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binom, binomtest
 from test_metrics import LABELS, guesses
 
-from ser_lib.comparison import by_group, difference, group_gap, mcnemar, seed_spread, verdict
-from ser_lib.metrics import METRICS, drawn_scores, score, speaker_counts, speaker_draws
+from ser_lib.evaluation.comparison import by_group, difference, group_gap, mcnemar, seed_spread, verdict
+from ser_lib.evaluation.metrics import METRICS, drawn_scores, score, speaker_counts, speaker_draws
 
 # --- differences -----------------------------------------------------------------------------------
 

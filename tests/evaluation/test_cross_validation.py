@@ -14,9 +14,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ser_lib import calibration, evaluate, guard, metrics, models, nested, splits, studies, tables, training
-from ser_lib.corpus import EIGHT, FOUR
+from ser_lib import models
+from ser_lib.corpora import EIGHT, FOUR, identity
 from ser_lib.errors import ContaminationError, CorpusError, SerError
+from ser_lib.evaluation import calibration, cross_validation, guard, metrics, splits, studies
+from ser_lib.features import tables
+from ser_lib.serving import training
 
 pytestmark = pytest.mark.filterwarnings("ignore:Got .batch_size.")  # few clips
 
@@ -140,19 +143,19 @@ def test_select_refuses_an_emotion_without_clips(table):
 
 @pytest.mark.parametrize(("spec", "seeds"), [("0,1,2", [0, 1, 2]), ("3", [3]), (4, [4]), ("0, 7", [0, 7])])
 def test_seed_list(spec, seeds):
-    assert evaluate.seed_list(spec) == seeds
+    assert cross_validation.seed_list(spec) == seeds
 
 
 @pytest.mark.parametrize("spec", ["a", "0,", "1.5", ""])
 def test_seed_list_refuses_what_is_no_whole_number(spec):
     with pytest.raises(SerError, match="give whole numbers, as in seeds=0,1,2"):
-        evaluate.seed_list(spec)
+        cross_validation.seed_list(spec)
 
 
 def test_model_list():
-    assert evaluate.model_list("mlp, xgboost,") == ["mlp", "xgboost"]
+    assert cross_validation.model_list("mlp, xgboost,") == ["mlp", "xgboost"]
     with pytest.raises(SerError, match="'none' is unknown"):
-        evaluate.model_list("mlp,none")
+        cross_validation.model_list("mlp,none")
 
 
 def test_feature_columns_are_no_clip_columns(table):
@@ -165,7 +168,9 @@ def test_feature_columns_are_no_clip_columns(table):
 
 @pytest.mark.parametrize("protocol", ["actors5", "loso"])
 def test_every_clip_is_judged_once_a_model_and_seed(table, protocol):
-    found = evaluate.out_of_fold(table, ["logistic", "majority"], protocol=protocol, seeds=[0, 3], n_jobs=1)
+    found = cross_validation.out_of_fold(
+        table, ["logistic", "majority"], protocol=protocol, seeds=[0, 3], n_jobs=1
+    )
     assert len(found) == 4 * len(table)
     for _, part in found.groupby(["model", "seed"]):
         assert sorted(part["clip_id"]) == sorted(table["clip_id"])
@@ -178,21 +183,21 @@ def test_every_clip_is_judged_once_a_model_and_seed(table, protocol):
 
 
 def test_a_random_quarter_is_judged_and_another_a_seed(table):
-    found = evaluate.out_of_fold(table, ["majority"], protocol="random", seeds=[0, 1], n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["majority"], protocol="random", seeds=[0, 1], n_jobs=1)
     tested = [set(part["clip_id"]) for _, part in found.groupby("seed")]
     assert [len(clips) for clips in tested] == [len(table) / 4] * 2
     assert tested[0] != tested[1]
 
 
 def test_the_columns(table):
-    found = evaluate.out_of_fold(table, ["logistic"], n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
     about = ["clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted"]
     assert list(found.columns) == about + [f"p_{label}" for label in sorted(FOUR)]
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_probabilities_and_the_emotion_predicted(table, name):
-    found = evaluate.out_of_fold(table, [name], n_jobs=1)
+    found = cross_validation.out_of_fold(table, [name], n_jobs=1)
     p = found[[f"p_{label}" for label in FOUR]]
     assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert (p.to_numpy() >= 0).all()
@@ -205,7 +210,7 @@ def test_probabilities_and_the_emotion_predicted(table, name):
 
 @pytest.mark.parametrize("protocol", ["actors5", "loso"])
 def test_no_speaker_is_on_both_sides(table, seen, protocol):
-    evaluate.out_of_fold(table, ["mlp", "xgboost"], protocol=protocol, seeds=[0, 1], n_jobs=1)
+    cross_validation.out_of_fold(table, ["mlp", "xgboost"], protocol=protocol, seeds=[0, 1], n_jobs=1)
     assert len(seen) == 4 * splits.assign_folds(table, protocol).nunique()
     for note in seen:
         (asked,) = note["asked"]
@@ -214,24 +219,26 @@ def test_no_speaker_is_on_both_sides(table, seen, protocol):
 
 
 def test_the_order_of_the_clips_does_not_matter(table):
-    found = evaluate.out_of_fold(table, ["logistic"], n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
     shuffled = table.sample(frac=1, random_state=0).reset_index(drop=True)
-    other = evaluate.out_of_fold(shuffled, ["logistic"], n_jobs=1)
+    other = cross_validation.out_of_fold(shuffled, ["logistic"], n_jobs=1)
     p = [f"p_{label}" for label in FOUR]
     a, b = (frame.set_index("clip_id").loc[table["clip_id"], p] for frame in (found, other))
     assert_frame_equal(a, b, rtol=0, atol=0.01)  # the solver stops early
 
 
 def test_worker_processes_change_nothing(table):
-    alone = evaluate.out_of_fold(table, ["logistic", "majority"], n_jobs=1)
-    assert_frame_equal(alone, evaluate.out_of_fold(table, ["logistic", "majority"], n_jobs=2), atol=1e-4)
+    alone = cross_validation.out_of_fold(table, ["logistic", "majority"], n_jobs=1)
+    assert_frame_equal(
+        alone, cross_validation.out_of_fold(table, ["logistic", "majority"], n_jobs=2), atol=1e-4
+    )
 
 
 def test_published_folds_without_a_speaker_are_left_out():
     """Actors 1 to 4 are of three of the five folds."""
     table = synthetic(speakers=SPEAKERS[:4])
-    assert len(evaluate.out_of_fold(table, ["logistic"], n_jobs=1)) == len(table)
-    assert nested.search(table, ["logistic"], n_jobs=1)["fold"].to_list() == [0, 1, 4]
+    assert len(cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)) == len(table)
+    assert cross_validation.search(table, ["logistic"], n_jobs=1)["fold"].to_list() == [0, 1, 4]
     assert len(studies.learning_curve(table, ["majority"], FOUR, n_jobs=1)) == 4
     assert studies.importance(table, ["majority"], FOUR, n_jobs=1).notna().all(axis=None)
 
@@ -239,7 +246,7 @@ def test_published_folds_without_a_speaker_are_left_out():
 def test_an_emotion_that_a_fold_never_heard_has_no_probability(table):
     """Only speaker 05 is ever calm."""
     table = table[(table["emotion"] != "calm") | (table["speaker"] == "05")].reset_index(drop=True)
-    found = evaluate.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
     p = found[[f"p_{label}" for label in sorted(FOUR)]]
     assert not p.isna().any(axis=None)
     assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
@@ -256,7 +263,7 @@ def test_the_labels_of_the_tested_speakers_are_never_used(table, name):
     tested = folds == 2
     false = table.copy()
     false.loc[tested, "emotion"] = table.loc[tested, "emotion"].to_numpy()[::-1]
-    true, found = (evaluate.out_of_fold(part, [name], n_jobs=1) for part in (table, false))
+    true, found = (cross_validation.out_of_fold(part, [name], n_jobs=1) for part in (table, false))
     said = ["predicted", *(f"p_{label}" for label in FOUR)]
     here = true["fold"] == 2
     assert_frame_equal(true.loc[here, said], found.loc[here, said])
@@ -270,7 +277,7 @@ def test_the_features_of_the_other_tested_clips_are_never_used(table):
     spoilt.loc[rows[1:], tables.feature_columns(table)] += 1000
     clip = table["clip_id"][rows[0]]
     found = [
-        evaluate.out_of_fold(part, ["logistic"], n_jobs=1).set_index("clip_id").loc[clip]
+        cross_validation.out_of_fold(part, ["logistic"], n_jobs=1).set_index("clip_id").loc[clip]
         for part in (table, spoilt)
     ]
     assert_allclose(*[row[[f"p_{label}" for label in FOUR]].to_numpy(float) for row in found], atol=1e-6)
@@ -279,12 +286,12 @@ def test_the_features_of_the_other_tested_clips_are_never_used(table):
 def test_shuffled_labels_are_at_chance(table):
     """The whole machinery on a table that holds nothing to learn."""
     labels = np.random.default_rng(0).permutation(table["emotion"])
-    found = evaluate.out_of_fold(table.assign(emotion=labels), ["logistic"], n_jobs=1)
+    found = cross_validation.out_of_fold(table.assign(emotion=labels), ["logistic"], n_jobs=1)
     assert metrics.score(found, FOUR)[0] < 0.4  # chance: 0.25
 
 
 def test_fit_all_hears_every_clip(table, seen):
-    evaluate.fit_all(table, "mlp")
+    cross_validation.fit_all(table, "mlp")
     (note,) = seen
     assert sorted(note["train"]) == list(range(len(table)))
 
@@ -299,7 +306,7 @@ def grid(monkeypatch) -> None:
 
 @pytest.mark.parametrize("protocol", ["actors5", "loso"])
 def test_search_hears_training_speakers_alone(table, seen, grid, protocol):
-    chosen = nested.search(table, ["mlp", "majority"], protocol=protocol, n_jobs=1)
+    chosen = cross_validation.search(table, ["mlp", "majority"], protocol=protocol, n_jobs=1)
     folds = splits.assign_folds(table, protocol).to_numpy()
     assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
     assert chosen["fold"].to_list() == list(range(folds.max() + 1))
@@ -314,7 +321,7 @@ def test_search_hears_training_speakers_alone(table, seen, grid, protocol):
 
 
 def test_search_finds_the_better_parameters(table, seen, grid):
-    chosen = nested.search(table, ["mlp"], n_jobs=1)
+    chosen = cross_validation.search(table, ["mlp"], n_jobs=1)
     assert [json.loads(row) for row in chosen["parameters"]] == [{"recorder__right": 0.9}] * len(chosen)
     assert (chosen["inner_uar"] > 0.6).all()
     assert (chosen["inner_uar"] <= 1).all()
@@ -326,7 +333,7 @@ def test_out_of_fold_uses_what_was_chosen_for_each_fold(table, seen):
         {"model": "mlp", "fold": range(5), "parameters": ['{"recorder__right": 0.1}'] * 5, "inner_uar": 0.5}
     )
     chosen.loc[1, "parameters"] = '{"recorder__right": 0.9}'
-    found = evaluate.out_of_fold(table, ["mlp", "xgboost"], chosen=chosen, n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["mlp", "xgboost"], chosen=chosen, n_jobs=1)
     assert [note["right"] for note in seen] == [0.1, 0.9, 0.1, 0.1, 0.1] + [0.5] * 5
     right = (found["predicted"] == found["emotion"]).groupby([found["model"], found["fold"]]).mean()
     assert right["mlp"].idxmax() == 1
@@ -334,19 +341,19 @@ def test_out_of_fold_uses_what_was_chosen_for_each_fold(table, seen):
 
 def test_the_real_grid_is_searched(table):
     """One model end to end; what it finds is accepted."""
-    chosen = nested.search(table, ["logistic"], n_jobs=1)
+    chosen = cross_validation.search(table, ["logistic"], n_jobs=1)
     assert len(chosen) == 5
     for parameters in chosen["parameters"]:
         models.make("logistic", **json.loads(parameters))
-    assert len(evaluate.out_of_fold(table, ["logistic"], chosen=chosen, n_jobs=1)) == len(table)
+    assert len(cross_validation.out_of_fold(table, ["logistic"], chosen=chosen, n_jobs=1)) == len(table)
 
 
 def test_search_runs_in_several_processes(table):
-    assert len(nested.search(table, ["logistic"], n_jobs=2)) == 5
+    assert len(cross_validation.search(table, ["logistic"], n_jobs=2)) == 5
 
 
 def test_search_without_a_grid_is_an_empty_table(table):
-    chosen = nested.search(table, ["majority"], n_jobs=1)
+    chosen = cross_validation.search(table, ["majority"], n_jobs=1)
     assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
     assert chosen.empty
 
@@ -368,12 +375,12 @@ def test_learning_curve_rows(table):
 
 def test_the_end_of_the_curve_is_the_whole_training_set(table):
     curve = studies.learning_curve(table, ["logistic"], FOUR, shares=(0.5, 1.0), n_jobs=1)
-    whole = metrics.score(evaluate.out_of_fold(table, ["logistic"], n_jobs=1), FOUR)
+    whole = metrics.score(cross_validation.out_of_fold(table, ["logistic"], n_jobs=1), FOUR)
     assert_allclose(curve[["value", "low", "high"]].iloc[-1], whole, atol=1e-9)
 
 
 def test_the_end_of_the_curve_is_not_fitted_again(table, seen):
-    whole = evaluate.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
+    whole = cross_validation.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
     about = {"shares": (0.5, 1.0), "seed": 4, "n_jobs": 1}
     seen.clear()
     curve = studies.learning_curve(table, ["mlp"], FOUR, whole=whole, **about)
@@ -382,7 +389,7 @@ def test_the_end_of_the_curve_is_not_fitted_again(table, seen):
 
 
 def test_what_would_answer_the_same_is_fitted_once(table, seen):
-    found = evaluate.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
     assert len(seen) == 2 * 5 + 5  # logistic regression is the same with any seed
     assert set(found.groupby(["model", "seed"]).size()) == {len(table)}
     alike = found[found["model"] == "logistic"].set_index(["clip_id", "seed"])["p_happy"].unstack()
@@ -393,18 +400,18 @@ def test_jobs_with_other_parts_are_not_the_same(table):
     """Notebook 08 replaces steps of the pipeline."""
     train, test = splits.sides(table)[0]
     parts = [{"standardscaler": StandardScaler(with_mean=mean)} for mean in (True, False, True)]
-    jobs = [evaluate.Job("logistic", 0, train, test, 0, part) for part in parts]
-    first, other, again = evaluate.predictions(table, jobs, "mine", n_jobs=1)
+    jobs = [cross_validation.Job("logistic", 0, train, test, 0, part) for part in parts]
+    first, other, again = cross_validation.predict_each(table, jobs, "mine", n_jobs=1)
     assert_frame_equal(first, again)
     assert not first["p_happy"].equals(other["p_happy"])
 
 
 def test_only_the_folds_that_are_wanted_are_fitted(table, seen):
-    found = evaluate.out_of_fold(table, ["mlp", "logistic"], only={"mlp": [1, 3]}, n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["mlp", "logistic"], only={"mlp": [1, 3]}, n_jobs=1)
     assert len(seen) == 2 + 5
     assert set(found.loc[found["model"] == "mlp", "fold"]) == {1, 3}
     seen.clear()
-    inner = nested.predictions(table, "mlp", inner=2, only=[4], n_jobs=1)
+    inner = cross_validation.inner_predictions(table, "mlp", inner=2, only=[4], n_jobs=1)
     assert len(seen) == 2
     assert set(inner["outer"]) == {4}
 
@@ -448,7 +455,7 @@ def test_importance_shuffles_tested_clips_of_training_nothing(table, seen):
     assert len(set(orders[5:])) == 3
 
 
-@pytest.mark.parametrize("work", [evaluate.out_of_fold, nested.search])
+@pytest.mark.parametrize("work", [cross_validation.out_of_fold, cross_validation.search])
 def test_an_unknown_protocol_is_refused(table, work: Callable):
     with pytest.raises(CorpusError, match="protocol 'half' is unknown"):
         work(table, ["logistic"], protocol="half", n_jobs=1)
@@ -457,11 +464,13 @@ def test_an_unknown_protocol_is_refused(table, work: Callable):
 # --- the guard, through which every path goes ------------------------------------------------------
 
 PATHS: dict[str, Callable] = {
-    "out_of_fold": lambda table, protocol: evaluate.out_of_fold(table, ["mlp"], protocol=protocol, n_jobs=1),
-    "inner_predictions": lambda table, protocol: nested.predictions(
+    "out_of_fold": lambda table, protocol: cross_validation.out_of_fold(
+        table, ["mlp"], protocol=protocol, n_jobs=1
+    ),
+    "inner_predictions": lambda table, protocol: cross_validation.inner_predictions(
         table, "mlp", protocol=protocol, inner=3, n_jobs=1
     ),
-    "search": lambda table, protocol: nested.search(table, ["mlp"], protocol=protocol, n_jobs=1),
+    "search": lambda table, protocol: cross_validation.search(table, ["mlp"], protocol=protocol, n_jobs=1),
     "learning_curve": lambda table, protocol: studies.learning_curve(
         table, ["mlp"], FOUR, protocol=protocol, shares=(0.5, 1.0), n_jobs=1
     ),
@@ -521,7 +530,7 @@ def test_inner_folds_that_leak_stop_what_is_nested(table, seen, grid, monkeypatc
 def test_a_leak_on_purpose_is_run_unguarded(table, seen):
     """Copies made before a random split, and tested like clips of their own."""
     whole = with_copies(table)
-    found = evaluate.out_of_fold(whole, ["mlp"], protocol="random", guarded=False, n_jobs=1)
+    found = cross_validation.out_of_fold(whole, ["mlp"], protocol="random", guarded=False, n_jobs=1)
     assert found["clip_id"].str.contains("noise").any()
     (note,) = seen
     assert guard.leakage(whole, note["train"], note["asked"][0])["altered_copy"] > 0.2
@@ -535,7 +544,7 @@ def test_a_leak_on_purpose_is_run_unguarded(table, seen):
 def test_copies_are_trained_on_with_their_source_and_never_tested(table, seen, grid, path, protocol):
     whole = with_copies(table)
     PATHS[path](whole, protocol)
-    origin, original = guard.sources(whole).to_numpy(), guard.originals(whole)
+    origin, original = identity.sources(whole).to_numpy(), identity.originals(whole)
     assert seen
     for note in seen:
         asked = np.concatenate(note["asked"])
@@ -547,8 +556,8 @@ def test_copies_are_trained_on_with_their_source_and_never_tested(table, seen, g
 
 
 def test_the_same_clips_are_tested_with_copies_and_without(table):
-    plain = evaluate.out_of_fold(table, ["majority"], n_jobs=1)
-    found = evaluate.out_of_fold(with_copies(table), ["majority"], n_jobs=1)
+    plain = cross_validation.out_of_fold(table, ["majority"], n_jobs=1)
+    found = cross_validation.out_of_fold(with_copies(table), ["majority"], n_jobs=1)
     columns = ["clip_id", "fold"]
     assert_frame_equal(*[t[columns].sort_values("clip_id", ignore_index=True) for t in (plain, found)])
     assert "source_clip" not in tables.feature_columns(with_copies(table))
@@ -559,7 +568,7 @@ def test_the_same_clips_are_tested_with_copies_and_without(table):
 
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, protocol):
-    found = nested.predictions(table, "mlp", protocol=protocol, inner=3, seed=1, n_jobs=1)
+    found = cross_validation.inner_predictions(table, "mlp", protocol=protocol, inner=3, seed=1, n_jobs=1)
     outer = splits.sides(table, protocol, seed=1)
     assert sorted(found["outer"].unique()) == list(outer)
     assert set(found["seed"]) == {1}
@@ -573,8 +582,8 @@ def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, 
 
 
 def test_predictions_are_calibrated_by_their_inner_ones(table):
-    outer = evaluate.out_of_fold(table, ["logistic"], n_jobs=1)
-    inner = nested.predictions(table, "logistic", inner=3, n_jobs=1)
+    outer = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
+    inner = cross_validation.inner_predictions(table, "logistic", inner=3, n_jobs=1)
     found = calibration.nested(outer, inner, FOUR)
     assert found["clip_id"].to_list() == outer["clip_id"].to_list()
     assert found["covered"].mean() > 0.75
@@ -582,7 +591,7 @@ def test_predictions_are_calibrated_by_their_inner_ones(table):
 
 def test_one_training_speaker_has_no_inner_folds():
     with pytest.raises(CorpusError, match="1 speaker in training"):
-        nested.search(synthetic(speakers=SPEAKERS[:2]), ["logistic"], protocol="loso", n_jobs=1)
+        cross_validation.search(synthetic(speakers=SPEAKERS[:2]), ["logistic"], protocol="loso", n_jobs=1)
 
 
 # --- nothing to learn ------------------------------------------------------------------------------
@@ -601,8 +610,8 @@ def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
     table = table.drop(columns=[column for i, column in enumerate(features) if i % 8])
     rng = np.random.default_rng(0)
     table["emotion"] = table.groupby("speaker")["emotion"].transform(rng.permutation)
-    chosen = nested.search(table, [name], n_jobs=1)
-    found = evaluate.out_of_fold(table, [name], chosen=chosen, n_jobs=1)
+    chosen = cross_validation.search(table, [name], n_jobs=1)
+    found = cross_validation.out_of_fold(table, [name], chosen=chosen, n_jobs=1)
     assert metrics.score(found, EIGHT)[0] == pytest.approx(0.125, abs=0.03)
     assert (chosen["inner_uar"] < 0.125 + 0.04).all()
 

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from test_calibration import judged
 
-from ser_lib.calibration import sharpen
-from ser_lib.decisions import abstain_threshold, conformal_threshold, prediction_sets, risk_coverage
+from ser_lib.evaluation.calibration import (
+    abstain_threshold,
+    conformal_threshold,
+    prediction_sets,
+    risk_coverage,
+    sharpen,
+)
 
 # --- abstaining ------------------------------------------------------------------------------------
 

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_lib import guard, splits, tables
+from ser_lib.corpora import identity
 from ser_lib.errors import ContaminationError, CorpusError
+from ser_lib.evaluation import guard, splits
+from ser_lib.features import tables
 
 TWINS = ["03-01-03-01-02-01-07", "03-01-03-01-02-02-07"]  # one recording under two names, in RAVDESS
 
@@ -82,8 +84,8 @@ def test_originals_may_name_themselves_or_nothing_as_their_source():
     table = clips()
     source = [name if i % 3 else (None, "")[i % 2] for i, name in enumerate(table["clip_id"])]
     table = table.assign(source_clip=source)
-    assert guard.originals(table).all()
-    assert (guard.sources(table) == table["clip_id"]).all()
+    assert identity.originals(table).all()
+    assert (identity.sources(table) == table["clip_id"]).all()
     guard.check(table, *halves(table))
 
 
@@ -219,9 +221,9 @@ def test_copies_have_the_fold_of_their_source_and_change_no_other(ravdess_table,
     named = ravdess_table["clip_id"].sample(200, random_state=0).to_list()
     table = with_copies(ravdess_table, named).sample(frac=1, random_state=0)
     folds = splits.assign_folds(table, protocol).set_axis(table["clip_id"])
-    plain = splits.assign_folds(table[guard.originals(table)].drop(columns="source_clip"), protocol).set_axis(
-        table["clip_id"][guard.originals(table)]
-    )
+    plain = splits.assign_folds(
+        table[identity.originals(table)].drop(columns="source_clip"), protocol
+    ).set_axis(table["clip_id"][identity.originals(table)])
     pd.testing.assert_series_equal(folds[plain.index], plain)
     assert (folds[[f"{name}+noise" for name in named]].to_numpy() == folds[named].to_numpy()).all()
 
@@ -239,5 +241,5 @@ def test_unguarded_sides_leak_on_purpose(ravdess_table):
     assert guard.leakage(table, train, test)["altered_copy"] > 0.6
     ((train, test),) = splits.sides(table, "random").values()
     assert guard.leakage(table, train, test)["altered_copy"] == 0
-    assert guard.originals(table)[test].all()
-    assert not guard.originals(table)[train].all()
+    assert identity.originals(table)[test].all()
+    assert not identity.originals(table)[train].all()

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_lib import ladder, metrics
-from ser_lib.corpus import EIGHT
+from ser_lib.corpora import EIGHT
+from ser_lib.evaluation import metrics, studies
 
 
 def predictions(rows: list[tuple[str, dict[str, float]]]) -> pd.DataFrame:
@@ -20,7 +20,7 @@ def predictions(rows: list[tuple[str, dict[str, float]]]) -> pd.DataFrame:
 
 def test_neutral_and_calm_are_one_option():
     """Their probabilities add up: neither need be the most probable of the eight."""
-    said = ladder.with_listeners_options(
+    said = studies.with_listeners_options(
         predictions(
             [
                 ("neutral", {"calm": 1.0}),
@@ -32,7 +32,7 @@ def test_neutral_and_calm_are_one_option():
     )
     assert said["emotion"].to_list() == ["neutral/calm", "neutral/calm", "sad", "happy"]
     assert said["predicted"].to_list() == ["neutral/calm", "neutral/calm", said["predicted"][2], "happy"]
-    assert said[[f"p_{name}" for name in ladder.BY_EMOTION]].sum(axis=1).to_numpy() == pytest.approx(1)
+    assert said[[f"p_{name}" for name in studies.BY_EMOTION]].sum(axis=1).to_numpy() == pytest.approx(1)
 
 
 def test_a_comparison_row_is_the_accuracy_of_its_group():
@@ -43,17 +43,17 @@ def test_a_comparison_row_is_the_accuracy_of_its_group():
     ]
     table = predictions(rows)
     intensity = pd.Series(np.where(np.arange(160) % 3 == 0, "strong", "normal"), index=table["clip_id"])
-    found = ladder.beside_listeners(table, intensity).set_index("group")
-    assert list(found.index) == ["all clips", "normal", "strong", *sorted(ladder.BY_EMOTION)]
-    said = ladder.with_listeners_options(table)
+    found = studies.beside_listeners(table, intensity).set_index("group")
+    assert list(found.index) == ["all clips", "normal", "strong", *sorted(studies.BY_EMOTION)]
+    said = studies.with_listeners_options(table)
     right = said["predicted"] == said["emotion"]
     assert found.loc["all clips", "value"] == pytest.approx(right.mean())
     assert found.loc["strong", "value"] == pytest.approx(right[::3].mean())
-    for emotion, share in ladder.BY_EMOTION.items():
+    for emotion, share in studies.BY_EMOTION.items():
         part = right[said["emotion"] == emotion]
         assert found.loc[emotion, "value"] == pytest.approx(part.mean())
         assert (found.loc[emotion, "clips"], found.loc[emotion, "listeners"]) == (len(part), share)
     assert found["listeners"].notna().all()
     assert found.loc["all clips", ["low", "high"]].to_list() == pytest.approx(
-        metrics.score(said, list(ladder.BY_EMOTION), "accuracy")[1:]
+        metrics.score(said, list(studies.BY_EMOTION), "accuracy")[1:]
     )

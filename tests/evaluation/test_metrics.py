@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import kruskal
 from sklearn import metrics as sk
 
-from ser_lib import metrics
-from ser_lib.corpus import EIGHT, FOUR
-from ser_lib.metrics import (
+from ser_lib.corpora import EIGHT, FOUR
+from ser_lib.evaluation import metrics
+from ser_lib.evaluation.metrics import (
     METRICS,
     confusion,
     from_counts,

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_lib import guard
-from ser_lib.check import MIN_CLIPS, MIN_EACH, MIN_SPEAKERS, doubts
-from ser_lib.corpus import EIGHT
+from ser_lib.corpora import EIGHT
 from ser_lib.errors import CorpusError
-from ser_lib.splits import (
+from ser_lib.evaluation import guard
+from ser_lib.evaluation.splits import (
     PROTOCOLS,
     RAVDESS_FOLDS,
     assert_speakers_apart,
@@ -19,6 +18,7 @@ from ser_lib.splits import (
     inner_sides,
     sides,
 )
+from ser_lib.runs.preflight import MIN_CLIPS, MIN_EACH, MIN_SPEAKERS, doubts
 
 
 def table(speakers, *, clips_each: int = 16, corpus: str = "ravdess") -> pd.DataFrame:

@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 from numpy.testing import assert_allclose
 
-from ser_lib import functionals
-from ser_lib.functionals import FUNCTIONALS, SLOPES
+from ser_lib.features import functionals
+from ser_lib.features.functionals import FUNCTIONALS, SLOPES
 
 # --- statistics ------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import binary_erosion
 from synth import speech
 
-from ser_lib import lld, pitch
+from ser_lib.features import lld, pitch
 
 RATE, N_FFT, HOP = 16_000, 400, 160
 SHORTEST = int(0.3 * RATE)  # samples, audio.MIN_S

@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
-from test_evaluate import synthetic
+from test_cross_validation import synthetic
 
-from ser_lib import adapt, corpus, evaluate, extraction, features, metrics, tables
-from ser_lib.augment import Gain
+from ser_lib import corpora, features
+from ser_lib.augmentation import Gain
 from ser_lib.errors import CorpusError
-from ser_lib.hearing import PRIOR_DEVIATION, PRIOR_MEAN
+from ser_lib.evaluation import cross_validation, metrics
+from ser_lib.features import extraction, relative, tables
+from ser_lib.features.relative import PRIOR_DEVIATION, PRIOR_MEAN
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SPEAKERS = ("01", "02", "03", "05", "10", "17")  # of several published folds
@@ -43,7 +45,7 @@ def with_copies(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def uar(table: pd.DataFrame) -> float:
-    found = evaluate.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    found = cross_validation.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
     return metrics.score(found, EMOTIONS)[0]
 
 
@@ -52,7 +54,7 @@ def uar(table: pd.DataFrame) -> float:
 
 def test_each_speaker_is_standardised():
     table = voices()
-    found = adapt.transductive(table)
+    found = relative.transductive(table)
     assert list(found.columns) == list(table.columns)
     assert (found.dtypes == table.dtypes).all()
     columns = tables.feature_columns(table)
@@ -70,19 +72,21 @@ def test_labels_and_other_speakers_change_nothing():
     other.loc[other["speaker"] == "05", "mfcc_00_mean"] *= 3
     mine = (table["speaker"] != "05").to_numpy()
     columns = tables.feature_columns(table)
-    assert_frame_equal(adapt.transductive(table)[columns][mine], adapt.transductive(other)[columns][mine])
+    assert_frame_equal(
+        relative.transductive(table)[columns][mine], relative.transductive(other)[columns][mine]
+    )
 
 
 def test_a_speaker_of_one_clip_says_nothing():
     table = voices().iloc[:1]
-    assert (adapt.transductive(table)[tables.feature_columns(table)] == 0).all(axis=None)
+    assert (relative.transductive(table)[tables.feature_columns(table)] == 0).all(axis=None)
 
 
 def test_copies_are_standardised_by_their_originals():
     table = voices()
-    found = adapt.transductive(with_copies(table))
+    found = relative.transductive(with_copies(table))
     columns = tables.feature_columns(table)
-    assert_frame_equal(found[columns].iloc[: len(table)], adapt.transductive(table)[columns])
+    assert_frame_equal(found[columns].iloc[: len(table)], relative.transductive(table)[columns])
     copies = found[columns].iloc[len(table) :].reset_index(drop=True)
     assert (copies[columns[:4]] > found[columns[:4]].iloc[: len(table)]).all(axis=None)
 
@@ -95,7 +99,7 @@ def test_transductive_frames_differ_by_their_speaker_no_more():
     table = pd.DataFrame(frames.reshape(12, -1), columns=columns)
     table = table.assign(clip_id=[f"c{i}" for i in range(12)], speaker=["a"] * 6 + ["b"] * 6)
     table["source_clip"] = [*table["clip_id"][:11], "c9"]  # the last is a copy
-    found = adapt.transductive_frames(table, (6, 3))[columns].to_numpy().reshape(frames.shape)
+    found = relative.transductive_frames(table, (6, 3))[columns].to_numpy().reshape(frames.shape)
     assert_array_equal(np.isnan(found), np.isnan(frames))
     whole = frames[:11].reshape(-1, 3)
     for rows in (slice(0, 6), slice(6, 11)):
@@ -111,7 +115,7 @@ def test_transductive_frames_differ_by_their_speaker_no_more():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_enrolled_clips_are_left_out_and_the_others_shifted(n):
     table = voices()
-    found = adapt.enrolled(table, n=n)
+    found = relative.enrolled(table, n=n)
     assert list(found.columns) == list(table.columns)
     assert (found.dtypes == table.dtypes).all()
     gone = table[~table["clip_id"].isin(found["clip_id"])]
@@ -135,13 +139,13 @@ def test_enrolled_clips_are_left_out_and_the_others_shifted(n):
 
 def test_a_feature_that_never_varies_stays_finite():
     for n in (1, 4):
-        assert (adapt.enrolled(voices(), n=n)["mel_00_mean"] == 0).all()
+        assert (relative.enrolled(voices(), n=n)["mel_00_mean"] == 0).all()
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows():
     table = voices()
     ids = [
-        set(adapt.enrolled(part, n=2, seed=seed)["clip_id"])
+        set(relative.enrolled(part, n=2, seed=seed)["clip_id"])
         for part, seed in ((table, 0), (table.iloc[::-1], 0), (table, 1))
     ]
     assert ids[0] == ids[1] != ids[2]
@@ -151,7 +155,7 @@ def test_copies_and_twins_of_enrolled_clips_are_left_out_too():
     table = voices()
     twin = table.iloc[[int(np.flatnonzero(table["emotion"] == "neutral")[0])]]
     table = pd.concat([table, twin.assign(clip_id="twin", emotion="sad")], ignore_index=True)
-    found = adapt.enrolled(with_copies(table), n=4)
+    found = relative.enrolled(with_copies(table), n=4)
     assert "neutral" not in set(found["emotion"])
     assert not found["clip_id"].str.contains("neutral|twin").any()
     assert len(found) == 2 * 6 * 3 * 4
@@ -161,11 +165,13 @@ def test_the_fewest_neutral_clips_are_no_copies_or_twins():
     table = voices()
     one = table[table["emotion"] == "neutral"].groupby("speaker").head(1)
     assert (
-        adapt.fewest_neutral(with_copies(pd.concat([table, one.assign(clip_id="twin of " + one["clip_id"])])))
+        relative.fewest_neutral(
+            with_copies(pd.concat([table, one.assign(clip_id="twin of " + one["clip_id"])]))
+        )
         == 4
     )
-    assert adapt.fewest_neutral(table.drop(one.index[0])) == 3
-    assert adapt.fewest_neutral(table[table["emotion"] != "neutral"]) == 0
+    assert relative.fewest_neutral(table.drop(one.index[0])) == 3
+    assert relative.fewest_neutral(table[table["emotion"] != "neutral"]) == 0
 
 
 @pytest.mark.parametrize("n", [0, 5])
@@ -173,17 +179,17 @@ def test_too_few_neutral_clips_are_refused(n):
     with pytest.raises(
         CorpusError, match=rf"has 4 neutral clip\(s\), {n} are to be enrolled; choose n from 1 to 4"
     ):
-        adapt.enrolled(voices(), n=n)
+        relative.enrolled(voices(), n=n)
     with pytest.raises(CorpusError, match=r"speaker \d\d has 0 neutral clip"):
-        adapt.enrolled(tables.select(voices(), ["happy", "sad"]), n=1)
+        relative.enrolled(tables.select(voices(), ["happy", "sad"]), n=1)
 
 
 def test_both_help_where_speakers_hide_the_emotion():
     table = voices(each=6)
     plain, without_labels, with_few = (
         uar(table),
-        uar(adapt.transductive(table)),
-        uar(adapt.enrolled(table, n=4)),
+        uar(relative.transductive(table)),
+        uar(relative.enrolled(table, n=4)),
     )
     assert plain < 0.6
     assert without_labels > plain + 0.2
@@ -191,11 +197,11 @@ def test_both_help_where_speakers_hide_the_emotion():
 
 
 def test_relative_level_takes_out_a_gain_and_no_more(tiny_corpus):
-    clips = corpus.listing(tiny_corpus)[0].iloc[::12]
+    clips = corpora.listing(tiny_corpus)[0].iloc[::12]
     plain, softer = (extraction.build(clips, change=change)[0] for change in (None, Gain(-6)))
     columns = tables.feature_columns(plain)
     spread = plain[columns].std() + 1e-6
-    loud, soft = (adapt.relative_level(table) for table in (plain, softer))
+    loud, soft = (relative.relative_level(table) for table in (plain, softer))
     assert list(loud.columns) == list(plain.columns)
     before = ((plain[columns] - softer[columns]).abs().mean() / spread).sort_values()
     after = (loud[columns] - soft[columns]).abs().mean() / spread
@@ -210,7 +216,7 @@ def test_relative_level_takes_out_a_gain_and_no_more(tiny_corpus):
 def test_a_corpus_is_standardised_as_a_speaker_is():
     table = synthetic()
     there = synthetic(speakers=["03", "11"], corpus="emodb", seed=1)
-    found = adapt.transductive(pd.concat([table, there], ignore_index=True), "corpus")
+    found = relative.transductive(pd.concat([table, there], ignore_index=True), "corpus")
     for _, part in found.groupby("corpus"):
         values = part[tables.feature_columns(part)]
         np.testing.assert_allclose(values.mean(), 0, atol=1e-5)

@@ -14,19 +14,11 @@ import soundfile
 from numpy.testing import assert_allclose, assert_array_equal
 from synth import speech
 
-from ser_lib import ROOT, audio, features, lld
+from ser_lib import ROOT, audio
 from ser_lib.audio import Audio, AudioConfig
-from ser_lib.corpus import SUFFIXES
+from ser_lib.corpora import SUFFIXES
 from ser_lib.errors import SerError
-from ser_lib.features import (
-    COMPACT_S,
-    FRAMES,
-    SETS,
-    FeatureConfig,
-    extract,
-    family,
-    feature_names,
-)
+from ser_lib.features import COMPACT_S, FRAMES, SETS, FeatureConfig, extract, family, feature_names, lld, sets
 
 RATE = 16_000
 TIME = np.arange(RATE) / RATE
@@ -163,8 +155,8 @@ def test_compact_equals_librosa():
 
 def test_pitch_goes_on_between_voiced_frames():
     values, known = np.array([9, 2, 7, 7, 5, 9], np.float32), np.array([0, 1, 0, 0, 1, 0], bool)
-    assert_allclose(features._between(values, known), [2, 2, 3, 4, 5, 5])
-    assert_allclose(features._between(values, known & False), 0)
+    assert_allclose(sets._between(values, known), [2, 2, 3, 4, 5, 5])
+    assert_allclose(sets._between(values, known & False), 0)
 
 
 # --- values that are known -------------------------------------------------------------------------
@@ -228,7 +220,7 @@ def test_rhythm_is_the_rate_of_the_level(rate, band):
     ("n", "expected"), [(5, [0, 1, 2, 3, 4]), (3, [1, 2, 3]), (7, [0, 1, 2, 3, 4, 4, 4])]
 )
 def test_fit_takes_the_middle_or_repeats_the_last(n, expected):
-    assert features._fit(np.arange(5), n).tolist() == expected
+    assert sets._fit(np.arange(5), n).tolist() == expected
 
 
 def test_timing_without_a_pause():
@@ -289,7 +281,7 @@ def test_gain_scales_the_mel_powers_of_classic():
 def test_a_first_clip_does_not_wait_for_librosa():
     """librosa brings numba: a second and 100 MB that one clip does not need."""
     code = (
-        "import sys, numpy as np; from ser_lib.features import *; from ser_lib.audio import Audio\n"
+        "import sys, numpy as np; from ser_lib.features.sets import *; from ser_lib.audio.clip import Audio\n"
         "y = np.ones(16_000, np.float32)\n"
         "for name in SETS: extract(Audio(y, 16_000, 'y', 1.0, 16_000, 1), FeatureConfig(name))\n"
         "print(*sys.modules)"
@@ -347,7 +339,7 @@ def test_extract_leaves_the_waveform_alone(config):
 
 def test_values_keep_sixteen_significant_bits():
     values = np.array([1 / 3, -1234.5678, 1e-20, 0, 1], np.float32)
-    rounded = features._rounded(values.copy())
+    rounded = sets._rounded(values.copy())
     assert_allclose(rounded, values, rtol=2.0**-16)
     assert not (rounded.view(np.uint32) & 0xFF).any()
     row = np.array(list(extract(clip_of(speech("calm", 2))).values()), np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 from contextlib import closing
@@ -19,24 +18,13 @@ from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 from synth import speech
 
-from ser_lib import (
-    altered,
-    audio,
-    augment,
-    corpus,
-    decoding,
-    extraction,
-    features,
-    guard,
-    naming,
-    rows,
-    tables,
-)
-from ser_lib.audio import AudioConfig
-from ser_lib.corpus import CLIP_COLUMNS, FACTS
+from ser_lib import audio, augmentation, corpora, features, provenance
+from ser_lib.audio import AudioConfig, decoding
+from ser_lib.augmentation import copies
+from ser_lib.corpora import CLIP_COLUMNS, FACTS, clips, identity, ravdess
 from ser_lib.errors import CorpusError
-from ser_lib.extraction import Cache
-from ser_lib.features import FeatureConfig, feature_names
+from ser_lib.features import FeatureConfig, extraction, feature_names, tables
+from ser_lib.features.extraction import Cache
 
 CONFIG = FeatureConfig("compact")
 NAMES = list(feature_names(CONFIG))
@@ -52,7 +40,7 @@ def read(folder: Path) -> pd.DataFrame:
     files = sorted(path.name for path in folder.glob("*.wav"))
     manifest = folder / "clips.csv"
     pd.DataFrame({"path": files, "speaker": "a", "emotion": "calm"}).to_csv(manifest, index=False)
-    clips, _ = corpus.listing(manifest)
+    clips, _ = corpora.listing(manifest)
     facts = [
         (round(len(raw) / rate, 4), rate, raw.shape[1], audio.content_hash(audio.mix_down(raw), rate))
         for raw, rate in map(decoding.decode, clips["path"])
@@ -83,7 +71,7 @@ def extracted(monkeypatch) -> list[str]:
         names.append(clip.name)
         return features.extract(clip, config)
 
-    monkeypatch.setattr(rows, "extract", recording)
+    monkeypatch.setattr(extraction, "extract", recording)
     return names
 
 
@@ -165,41 +153,23 @@ def test_nothing_stale_is_used(folder, build, extracted, monkeypatch, tmp_path, 
     if what == "configuration":
         config = FeatureConfig("compact", audio=AudioConfig(trim_db=None))
     elif what == "code":
-        monkeypatch.setattr(rows, "code_hash", lambda *modules: "0123456789abcdef")
+        monkeypatch.setattr(extraction, "code_hash", lambda *modules: "0123456789abcdef")
     else:
-        version = rows.version
-        monkeypatch.setattr(rows, "version", lambda name: "0.0" if name == "soxr" else version(name))
+        version = extraction.version
+        monkeypatch.setattr(extraction, "version", lambda name: "0.0" if name == "soxr" else version(name))
     build(clips, config=config)
     assert len(extracted) == 5
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_the_code_hash_covers_what_computes(monkeypatch, tmp_path):
-    here = Path(rows.__file__)
-    for name in rows.COMPUTE:
-        (tmp_path / f"{name}.py").write_bytes(here.with_name(f"{name}.py").read_bytes())
-    monkeypatch.setattr(rows, "__file__", str(tmp_path / "rows.py"))
-    hashes = {rows.code_hash.__wrapped__(*rows.COMPUTE)}
-    for name in rows.COMPUTE:
-        with (tmp_path / f"{name}.py").open("a", encoding="utf-8") as file:
-            file.write("# changed\n")
-        hashes.add(rows.code_hash.__wrapped__(*rows.COMPUTE))
-    assert len(hashes) == 1 + len(rows.COMPUTE)
-    assert rows.code_hash(*rows.COMPUTE) in hashes
-
-
-def test_what_computes_is_all_that_the_features_import():
-    """Of a module that is left out here a change would go unnoticed, and stale rows be used."""
-    found, todo = set(), ["features"]
-    while todo:
-        found.add(name := todo.pop())
-        source = ast.parse(Path(rows.__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(source):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ser_lib"):
-                parts = node.module.split(".")
-                named = parts[1:] or [alias.name for alias in node.names]
-                todo += [module for module in named if module not in {*found, "errors"}]
-    assert found == set(rows.COMPUTE)
+def test_the_code_hash_covers_what_computes():
+    reached = provenance.modules([extraction.COMPUTE])
+    assert {f"ser_lib.features.{name}" for name in ("sets", "lld", "pitch", "functionals")} < set(reached)
+    assert {"ser_lib.audio.clip", "ser_lib.audio.decoding"} < set(reached)
+    assert not {"ser_lib.features.extraction", "ser_lib.serving.model"} & set(reached)
+    assert {f"ser_lib.augmentation.{name}" for name in ("changes", "stress")} < set(
+        provenance.modules([extraction.CHANGE])
+    )
 
 
 # --- what goes wrong -------------------------------------------------------------------------------
@@ -234,18 +204,18 @@ def test_nothing_but_silence_is_an_empty_table(folder, build):
 
 def test_an_interrupted_build_goes_on_where_it_was(folder, build, extracted, monkeypatch):
     monkeypatch.setattr(extraction, "PART", 2)
-    recording = rows.extract
+    recording = extraction.extract
 
     def interrupted(clip, config):
         if len(extracted) == 3:
             raise KeyboardInterrupt
         return recording(clip, config)
 
-    monkeypatch.setattr(rows, "extract", interrupted)
+    monkeypatch.setattr(extraction, "extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(read(folder))
     assert extracted == ["0.wav", "1.wav", "2.wav"]
-    monkeypatch.setattr(rows, "extract", recording)
+    monkeypatch.setattr(extraction, "extract", recording)
     extracted.clear()
     table, _ = build(read(folder))
     assert extracted == ["2.wav", "3.wav", "4.wav"]  # the part that was whole is kept
@@ -306,7 +276,7 @@ def decoded(monkeypatch) -> list[str]:
 
 def listed(folder: Path) -> pd.DataFrame:
     read(folder)
-    return corpus.listing(folder / "clips.csv")[0]
+    return corpora.listing(folder / "clips.csv")[0]
 
 
 def test_facts_and_features_are_of_one_decoding(folder, build, decoded):
@@ -326,8 +296,8 @@ def test_facts_and_features_are_of_one_decoding(folder, build, decoded):
 
 
 def test_facts_are_the_files_own_whatever_the_change(folder, build):
-    expected, _ = build(read(folder), change=augment.Noise(10), cache_dir=folder / "other")
-    table, _ = build(listed(folder), change=augment.Noise(10))
+    expected, _ = build(read(folder), change=augmentation.Noise(10), cache_dir=folder / "other")
+    table, _ = build(listed(folder), change=augmentation.Noise(10))
     assert_frame_equal(table, expected)
 
 
@@ -364,14 +334,14 @@ def test_a_defect_in_one_clip_costs_that_clip(folder, build, monkeypatch):
             raise ZeroDivisionError("no frames")
         return features.extract(clip, config)
 
-    monkeypatch.setattr(rows, "extract", fails)
+    monkeypatch.setattr(extraction, "extract", fails)
     table, problems = build(read(folder))
     assert len(table) == 4
     assert problems["problem"].item() == f"{folder / '2.wav'}: ZeroDivisionError('no frames')"
 
 
 @dataclass(frozen=True)
-class Deadly(augment.Change):
+class Deadly(augmentation.Change):
     """Ends the process that reads the longest clip."""
 
     def __call__(self, y, rate, rng):
@@ -408,7 +378,7 @@ def test_a_saved_table_comes_back_as_it_was(table, tmp_path):
 
 
 def test_what_is_written_in_parts_is_what_is_built(tiny_corpus, tmp_path, monkeypatch):
-    expected, _ = extraction.build(corpus.listing(tiny_corpus)[0], CONFIG, cache_dir=tmp_path / "cache")
+    expected, _ = extraction.build(corpora.listing(tiny_corpus)[0], CONFIG, cache_dir=tmp_path / "cache")
     monkeypatch.setattr(tables, "GROUP", 25)
     path = tmp_path / "new" / "table.parquet"
     n_rows, problems = tables.write(tiny_corpus, path, CONFIG, cache_dir=tmp_path / "cache")
@@ -451,7 +421,7 @@ def test_a_table_that_cannot_be_written_leaves_the_last_one(folder, tmp_path, mo
 def test_a_saved_table_says_how_it_was_made(table, tmp_path):
     tables.save(table, tmp_path / "table.parquet", CONFIG)
     made = json.loads(pq.read_schema(tmp_path / "table.parquet").metadata[b"ser_lib"])
-    assert made == json.loads(json.dumps(rows.provenance(CONFIG)))
+    assert made == json.loads(json.dumps(extraction.recipe(CONFIG)))
     assert made["config_hash"] == CONFIG.hash
     assert FeatureConfig(**made["config"] | {"audio": AudioConfig(**made["config"]["audio"])}) == CONFIG
     assert set(made["libraries"]) >= {"numpy", "scipy", "soxr"}
@@ -490,7 +460,7 @@ def cached_here(monkeypatch, tmp_path):
 @pytest.fixture
 def no_audio(monkeypatch, tmp_path):
     monkeypatch.delenv("SER_RAVDESS_DIR", raising=False)
-    monkeypatch.setattr(corpus, "ROOT", tmp_path)
+    monkeypatch.setattr(clips, "ROOT", tmp_path)
 
 
 def test_get_from_audio(tiny_corpus, monkeypatch, cached_here):
@@ -519,7 +489,7 @@ def test_get_without_audio_is_the_shipped_table(no_audio):
     assert list(data.table.columns[12:]) == list(feature_names())
     assert np.isfinite(data.table[list(feature_names())].to_numpy()).all()
     assert data.source.startswith("The shipped table, ravdess_full.parquet: 1440 clips of 24 speakers")
-    assert naming.check_ravdess_grid(data.corpus.clips) == ([], [])
+    assert ravdess.check_ravdess_grid(data.corpus.clips) == ([], [])
 
 
 @shipped
@@ -559,7 +529,7 @@ def test_the_shipped_table_is_what_the_audio_gives(ravdess):
     """
     table = tables.shipped()
     names = list(feature_names())
-    paths = {path.stem: path for path in ravdess.rglob("03-01-*") if path.suffix in corpus.SUFFIXES}
+    paths = {path.stem: path for path in ravdess.rglob("03-01-*") if path.suffix in corpora.SUFFIXES}
     sample = table[7::61]
     assert len(sample) == sample["speaker"].nunique() == 24
     fresh = np.array([list(features.extract(audio.load(paths[name])).values()) for name in sample["clip_id"]])
@@ -573,30 +543,30 @@ def test_the_shipped_table_is_what_the_audio_gives(ravdess):
 def test_training_copies_without_audio_are_the_shipped_ones(no_audio):
     data = tables.get()
     few = data.table[data.table["speaker"].isin(["03", "20"]) & (data.table["emotion"] == "sad")]
-    whole = altered.for_training(data, few)
-    copies = whole[~guard.originals(whole)]
-    assert len(whole) == (1 + len(augment.TRAINING)) * len(few) == 64
+    whole = copies.for_training(data, few)
+    altered = whole[~identity.originals(whole)]
+    assert len(whole) == (1 + len(augmentation.TRAINING)) * len(few) == 64
     assert list(whole.columns) == [*data.table.columns, "source_clip"]
     assert_frame_equal(whole[: len(few)].drop(columns="source_clip"), few.reset_index(drop=True))
-    assert copies["source_clip"].value_counts().to_dict() == dict.fromkeys(few["clip_id"], 3)
+    assert altered["source_clip"].value_counts().to_dict() == dict.fromkeys(few["clip_id"], 3)
     assert whole["clip_id"].is_unique
 
 
 @shipped
 def test_training_copies_are_the_shipped_ones_with_audio_too(monkeypatch):
-    monkeypatch.setattr(altered, "with_copies", None)
+    monkeypatch.setattr(copies, "with_copies", None)
     shipped = tables.shipped()
-    held = corpus.Corpus(shipped, pd.DataFrame())
+    held = corpora.Corpus(shipped, pd.DataFrame())
     data = tables.Data(shipped, held, "", audio=True, config=FeatureConfig())
-    assert len(altered.for_training(data, shipped)) == 4 * len(shipped)
+    assert len(copies.for_training(data, shipped)) == 4 * len(shipped)
 
 
 def test_training_copies_from_audio_are_its_own(tiny_corpus, monkeypatch, cached_here):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
     data = tables.get(feature_set="compact")
     table = data.table[data.table["speaker"] == "04"]
-    whole = altered.for_training(data, table)
-    for change in augment.TRAINING:
+    whole = copies.for_training(data, table)
+    for change in augmentation.TRAINING:
         part = whole[whole["clip_id"] == f"{table['clip_id'].iloc[3]} {change.name}"].iloc[0]
         path = next(tiny_corpus.rglob(f"{part['source_clip']}.wav"))
         fresh = features.extract(audio.load(path, change=change), data.config)
@@ -609,7 +579,7 @@ def test_the_shipped_copies_are_what_the_audio_gives(ravdess):
     copies = tables.shipped(tables.SHIPPED_COPIES)
     names = list(feature_names())
     spread = copies[names].std().to_numpy()
-    for change in augment.TRAINING:
+    for change in augmentation.TRAINING:
         for row in copies[copies["clip_id"].str.endswith(change.name)][100::900].to_dict("records"):
             path = next(path for path in ravdess.rglob(f"{row['source_clip']}.*"))
             fresh = np.array(list(features.extract(audio.load(path, change=change)).values()))
@@ -622,6 +592,6 @@ def test_the_shipped_copies_are_what_the_audio_gives(ravdess):
 def test_coarse_features_are_near_and_few():
     table = tables.shipped()[::10]
     names = list(feature_names())
-    rough, spread = altered.coarse(table, FeatureConfig())[names], table[names].std(ddof=0)
+    rough, spread = copies.coarse(table, FeatureConfig())[names], table[names].std(ddof=0)
     assert ((rough - table[names]).abs().max() <= spread / 32 + 1e-6).all()
     assert rough["mfcc_01_mean"].nunique() < 100 < table["mfcc_01_mean"].nunique()

@@ -16,8 +16,11 @@ pytest.importorskip(
 
 import torch
 
-from ser_lib import correlation, evaluate, models, reruns, sequence, tables
-from ser_lib.features import FRAMES, FeatureConfig, feature_names
+from ser_lib import models
+from ser_lib.evaluation import cross_validation
+from ser_lib.features import FRAMES, FeatureConfig, feature_names, tables
+from ser_lib.models import corrcnn, estimators, networks
+from ser_lib.runs import execution
 
 RNG = np.random.default_rng(0)
 EVERY_NETWORK = pytest.mark.parametrize("name", models.NETWORKS)
@@ -109,7 +112,7 @@ def test_another_voice_keeps_bands_and_numbers():
     x = RNG.normal(-40, 5, (90, 66)).astype(np.float32)
     lengths = set()
     for seed in range(50):
-        y = correlation._other_voice(x, np.random.default_rng(seed))
+        y = corrcnn._other_voice(x, np.random.default_rng(seed))
         assert y.shape[1] == 66
         assert np.isfinite(y).all()
         lengths.add(len(y))
@@ -121,7 +124,7 @@ def test_pooled_correlations_are_numpys():
     tracks[:, 1] += tracks[:, 0]
     heard = torch.ones(4, 1, 50)
     heard[0, :, 30:] = 0
-    found, deviation = correlation._correlation(torch.from_numpy(tracks), heard)
+    found, deviation = corrcnn._correlation(torch.from_numpy(tracks), heard)
     for i, n in enumerate((30, 50, 50, 50)):
         expected = np.corrcoef(tracks[i, :, :n])[np.triu_indices(3, 1)]
         assert np.allclose(found[i], expected, atol=2e-3)
@@ -129,7 +132,7 @@ def test_pooled_correlations_are_numpys():
 
 
 def test_one_view_starts_whitened_within_the_emotions(monkeypatch):
-    monkeypatch.setattr(correlation, "_other_voice", lambda one, rng: one)
+    monkeypatch.setattr(corrcnn, "_other_voice", lambda one, rng: one)
     x, y = clips("corrcnn", 96)
     step = make("corrcnn", steps=1, held=0).fit(x, y)[-1]
     module = step._module(3)
@@ -138,14 +141,16 @@ def test_one_view_starts_whitened_within_the_emotions(monkeypatch):
         known = module.known(*step._ready(step._frames(x)))
         found = module.whitening(known).numpy()
     expected = (
-        models.WithinClassWhitening(0.5).fit(np.tile(known, (3, 1)), np.tile(y, 3)).transform(known.numpy())
+        estimators.WithinClassWhitening(0.5)
+        .fit(np.tile(known, (3, 1)), np.tile(y, 3))
+        .transform(known.numpy())
     )
     # equal variances leave the axes free: the distances count
     assert np.allclose(pdist(found), pdist(expected), rtol=1e-3)
 
 
 def test_the_dense_network_is_as_large_as_published():
-    network = sequence._Dense(105, 7)
+    network = networks._Dense(105, 7)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(230_800, rel=0.01)
 
 
@@ -156,17 +161,17 @@ def test_what_was_fitted_is_not_fitted_again(tiny_corpus, tmp_path, monkeypatch)
         columns=["model", "fold", "parameters"],
     )
     how = {"chosen": chosen, "keep": tmp_path, "n_jobs": 1}
-    first = evaluate.out_of_fold(table, ["dense"], **how)
-    monkeypatch.setattr(evaluate, "_fitted", None)
-    pd.testing.assert_frame_equal(evaluate.out_of_fold(table, ["dense"], **how), first)
-    arrays = {name: np.asarray(values) for name, values in evaluate._arrays(table).items()}
+    first = cross_validation.out_of_fold(table, ["dense"], **how)
+    monkeypatch.setattr(cross_validation, "_fitted", None)
+    pd.testing.assert_frame_equal(cross_validation.out_of_fold(table, ["dense"], **how), first)
+    arrays = {name: np.asarray(values) for name, values in cross_validation._arrays(table).items()}
     order = "F" if arrays["x"].flags.f_contiguous else "C"
     x = np.memmap(tmp_path / "x", np.float32, "w+", shape=arrays["x"].shape, order=order)
     x[:] = arrays["x"]  # as another process would have it
-    monkeypatch.setattr(evaluate, "_arrays", lambda table: arrays | {"x": x})
-    pd.testing.assert_frame_equal(evaluate.out_of_fold(table, ["dense"], **how), first)
+    monkeypatch.setattr(cross_validation, "_arrays", lambda table: arrays | {"x": x})
+    pd.testing.assert_frame_equal(cross_validation.out_of_fold(table, ["dense"], **how), first)
     with pytest.raises(TypeError):
-        evaluate.out_of_fold(table, ["dense"], seeds=[1], **how)
+        cross_validation.out_of_fold(table, ["dense"], seeds=[1], **how)
 
 
 def test_frames_after_the_end_are_nan(tiny_corpus):
@@ -181,7 +186,7 @@ def test_frames_after_the_end_are_nan(tiny_corpus):
 
 def test_the_notebook_runs_at_smoke_size(tiny_corpus, tmp_path):
     given = {"corpus": str(tiny_corpus), "budget": "smoke", "seeds": "0", "classical": "logistic"}
-    (run,) = reruns.plan(["07"], given)
-    folder = reruns.execute(run, tmp_path)
+    (run,) = execution.plan(["07"], given)
+    folder = execution.execute(run, tmp_path)
     scores = pd.DataFrame(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["results"])
     assert {"corrcnn", "cnn_bilstm", "dense", "functionals", "stack"} <= set(scores["model"].dropna())

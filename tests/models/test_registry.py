@@ -21,11 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.validation import check_is_fitted
 
-from ser_lib import corpus, extraction, models
-from ser_lib.corpus import FOUR
+from ser_lib import corpora, models
+from ser_lib.corpora import FOUR
 from ser_lib.errors import SerError
-from ser_lib.features import FeatureConfig, feature_names
-from ser_lib.models import DETERMINISTIC, MODELS, Balanced, WhitenedRegression, WithinClassWhitening, make
+from ser_lib.features import FeatureConfig, extraction, feature_names
+from ser_lib.models import DETERMINISTIC, MODELS, estimators, make
+from ser_lib.models.estimators import Balanced, WhitenedRegression, WithinClassWhitening
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
 
@@ -33,7 +34,7 @@ EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
 @pytest.fixture(scope="module")
 def table(tiny_corpus, tmp_path_factory) -> pd.DataFrame:
     """Four emotions."""
-    clips = corpus.listing(tiny_corpus)[0]
+    clips = corpora.listing(tiny_corpus)[0]
     clips = clips[clips["emotion"].isin(FOUR)]
     config = FeatureConfig("compact")
     return extraction.build(clips, config, cache_dir=tmp_path_factory.mktemp("cache"), n_jobs=1)[0]
@@ -177,7 +178,7 @@ def test_ranks_become_scikit_learns_normal_deviates():
     rng = np.random.default_rng(0)
     x = np.hstack([rng.gamma(1, [1, 100, 1e-3], (300, 3)), rng.poisson(1, (300, 2)), np.full((300, 1), 3)])
     theirs = QuantileTransformer(n_quantiles=100, subsample=None, output_distribution="normal").fit(x[:200])
-    ours = models.NormalRanks().fit(x[:200])
+    ours = estimators.NormalRanks().fit(x[:200])
     for part in (x[:200], x[200:], 100 * x[200:], -x[200:]):  # the last two beyond what was seen
         assert_allclose(ours.transform(part), theirs.transform(part), atol=1e-6)
 

@@ -19,24 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ser_lib import (
-    ROOT,
-    __version__,
-    augment,
-    bundle,
-    calibration,
-    card,
-    decoding,
-    download,
-    features,
-    hearing,
-    index,
-    ledger,
-    metrics,
-)
-from ser_lib.corpus import EIGHT, FOUR
-from ser_lib.features import FeatureConfig, feature_names
-from ser_lib.report import REPORTS
+from ser_lib import ROOT, __version__, augmentation
+from ser_lib.audio import decoding
+from ser_lib.corpora import EIGHT, FOUR, ravdess
+from ser_lib.evaluation import calibration, metrics
+from ser_lib.features import FeatureConfig, feature_names, sets
+from ser_lib.runs import index, ledger
+from ser_lib.runs.report import REPORTS
+from ser_lib.serving import bundle, card, model
 
 WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -92,7 +82,9 @@ def of_readme() -> list[str]:
     newest = re.search(r"3\.\d+ to (3\.\d+)", (ROOT / "requirements-test.lock").read_text(encoding="utf-8"))[
         1
     ]
-    openapi = json.loads((ROOT / "ser_lib" / "web" / "openapi.json").read_text(encoding="utf-8"))["openapi"]
+    openapi = json.loads((ROOT / "ser_lib" / "serving" / "web" / "openapi.json").read_text(encoding="utf-8"))[
+        "openapi"
+    ]
     asked = inspect.signature(calibration.nested).parameters
     kept = {"accuracy": found("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
     kept["level"] = found("04_choose_and_export", metric="coverage", level=0.9)["value"].item()
@@ -102,9 +94,9 @@ def of_readme() -> list[str]:
         "for four and for eight emotions",
         f"network under {WORDS[found('05_leakage_audit')['rung'].nunique()]} protocols",
         f"Python {project['requires-python'].removeprefix('>=')} to {newest}",
-        f"downloads {download.SIZE / 1e6:.0f} MB",
+        f"downloads {ravdess.SIZE / 1e6:.0f} MB",
         f"up to {WORDS[round(decoding.MAX_S / 60)]} minutes",
-        f"windows of {WORDS[round(hearing.WINDOW_S)]} seconds",
+        f"windows of {WORDS[round(model.WINDOW_S)]} seconds",
         f"OpenAPI {openapi.rpartition('.')[0]}",
         f"{WORDS[round(5 * asked['accuracy'].default)]} answers in five",
         f"{WORDS[round(10 * asked['level'].default)]} times in ten",
@@ -127,7 +119,7 @@ def of_data_card() -> list[str]:
         f"the {len(clips()):,} speech clips",
         f"({speakers} actors, {WORDS[clips()['emotion'].nunique()]} emotions)",
         f"the {len(feature_names()):,} numbers",
-        f"{WORDS[len(augment.TRAINING)]} changed copies",
+        f"{WORDS[len(augmentation.TRAINING)]} changed copies",
         f"keep {_significant_bits()} significant bits",
         f"{WORDS[len(stereo)].capitalize()} clips are stereo",
         " and ".join(sorted(twins["clip_id"])),
@@ -267,7 +259,7 @@ def test_a_report_names_no_place_of_the_machine_that_made_it(page):
 
 @pytest.mark.parametrize("name", ["classic", "compact"])
 def test_a_set_has_the_columns_that_its_module_says(name):
-    (said,) = re.findall(rf"`{name}` \([^()]*?(\d+) columns", features.__doc__)
+    (said,) = re.findall(rf"`{name}` \([^()]*?(\d+) columns", sets.__doc__)
     assert len(feature_names(FeatureConfig(name))) == int(said)
 
 

@@ -12,12 +12,15 @@ import sys
 import pandas as pd
 import pytest
 
-from ser_lib import ROOT, bundle, metrics, reruns
-from ser_lib.corpus import EIGHT
+from ser_lib import ROOT
+from ser_lib.corpora import EIGHT
+from ser_lib.corpora.ravdess import check_ravdess_grid
 from ser_lib.errors import ReportError
-from ser_lib.ledger import REPORTS
-from ser_lib.naming import check_ravdess_grid
-from ser_lib.parameters import NOTEBOOKS, defaults
+from ser_lib.evaluation import metrics
+from ser_lib.runs import execution
+from ser_lib.runs.ledger import REPORTS
+from ser_lib.runs.parameters import NOTEBOOKS, defaults
+from ser_lib.serving import bundle
 
 SMALL = {"models": "mlp,xgboost", "seeds": "0"}
 
@@ -27,21 +30,23 @@ def out(tiny_corpus, tmp_path_factory):
     """Reports of all notebooks on the tiny corpus."""
     folder = tmp_path_factory.mktemp("reports")
     runs = [
-        reruns.Run("03_eight", "03_mlp_vs_boosting", SMALL),
-        reruns.Run("01_eda", "01_eda"),
-        reruns.Run("02_features", "02_features", {"feature_set": "compact"}),
-        reruns.Run("05_leakage_audit", "05_leakage_audit", {"seeds": "0", "model": "logistic"}),
-        reruns.Run("08_what_helps", "08_what_helps", {"model": "logistic", "others": "whitened", "inner": 2}),
+        execution.Run("03_eight", "03_mlp_vs_boosting", SMALL),
+        execution.Run("01_eda", "01_eda"),
+        execution.Run("02_features", "02_features", {"feature_set": "compact"}),
+        execution.Run("05_leakage_audit", "05_leakage_audit", {"seeds": "0", "model": "logistic"}),
+        execution.Run(
+            "08_what_helps", "08_what_helps", {"model": "logistic", "others": "whitened", "inner": 2}
+        ),
     ]
     after_03 = [
-        reruns.Run("04_choose_and_export", "04_choose_and_export", {"candidates": "majority,whitened"}),
-        reruns.Run("06_stress_and_transfer", "06_stress_and_transfer", {"models": "logistic"}),
+        execution.Run("04_choose_and_export", "04_choose_and_export", {"candidates": "majority,whitened"}),
+        execution.Run("06_stress_and_transfer", "06_stress_and_transfer", {"models": "logistic"}),
     ]
     before = os.environ.get("SER_RAVDESS_DIR")
     os.environ["SER_RAVDESS_DIR"] = str(tiny_corpus)
     try:
         for some in (runs, after_03):
-            reruns.execute_all(some, folder, jobs=-1, say=lambda text: None)
+            execution.execute_all(some, folder, jobs=-1, say=lambda text: None)
     finally:
         os.environ.pop("SER_RAVDESS_DIR")
         if before is not None:
@@ -181,7 +186,7 @@ def test_a_failing_notebook_keeps_its_copy_and_the_last_good_report(out, tmp_pat
         ReportError,
         match=r"run 01_eda of 01_eda: cell \d+: ReportError: 01_eda: emotions='happy,bored': 'bored'",
     ):
-        reruns.execute(reruns.Run("01_eda", "01_eda", {"emotions": "happy,bored"}), tmp_path)
+        execution.execute(execution.Run("01_eda", "01_eda", {"emotions": "happy,bored"}), tmp_path)
     copy = json.loads((tmp_path / "01_eda.failed" / "notebook.ipynb").read_text(encoding="utf-8"))
     assert any(
         output["output_type"] == "error" for cell in copy["cells"] for output in cell.get("outputs", ())
@@ -233,7 +238,7 @@ def test_plain_papermill_refuses_an_unknown_name_or_value(name, value, message, 
 
 
 def test_a_run_by_hand_does_not_touch_the_committed_reports(monkeypatch):
-    from ser_lib.report import Report
+    from ser_lib.runs.report import Report
 
     monkeypatch.delenv("SER_REPORT_DIR", raising=False)
     record = Report("01_eda", {"In": [], "corpus": "", "emotions": "eight", "speaker": ""})

@@ -14,9 +14,11 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import ROOT, bundle, ledger, reruns, training
+from ser_lib import ROOT
 from ser_lib.cli import main
 from ser_lib.errors import ReportError
+from ser_lib.runs import execution, ledger
+from ser_lib.serving import bundle, training
 
 CODES = {"05": "angry", "03": "happy", "04": "sad"}
 QUICK = ["-p", "feature_set=compact", "-p", "seeds=0"]
@@ -194,16 +196,16 @@ def test_a_run_that_is_not_there_or_not_of_this_corpus_is_refused_with_the_remed
     ):
         ledger.update(out / "03_before", notebook=training.COMPARISON, parameters={"corpus": str(of)})
         with pytest.raises(ReportError) as caught:
-            training.settings("03_before", str(given))
+            ledger.settings("03_before", str(given))
         assert message in str(caught.value)
     monkeypatch.chdir(path.parent)
     ledger.update(out / "03_before", parameters={"corpus": "mine.csv", "seeds": "7"})
-    assert training.settings("03_before", str(path))["seeds"] == "7"
+    assert ledger.settings("03_before", str(path))["seeds"] == "7"
     ledger.update(out / "03_before", notebook="01_eda")
     with pytest.raises(
         ReportError, match="run=03_before: a run of 01_eda, not of 03_mlp_vs_boosting; make one"
     ):
-        training.settings("03_before", str(path))
+        ledger.settings("03_before", str(path))
 
 
 @pytest.mark.slow
@@ -257,8 +259,8 @@ def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifes
 def test_a_long_path_makes_a_short_folder_of_its_own(manifest, tmp_path):
     (tmp_path / "deep").mkdir()
     given = [manifest(name=name) for name in ("mine.csv", "deep/mine.csv")]
-    names = [reruns.plan(["03"], {"corpus": str(path), "emotions": "angry,sad"})[0].name for path in given]
+    names = [execution.plan(["03"], {"corpus": str(path), "emotions": "angry,sad"})[0].name for path in given]
     assert all(re.fullmatch(r"03_corpus-mine-csv-[0-9a-f]{6}_emotions-angry-sad", name) for name in names)
     assert names[0] != names[1]
-    (eight,) = reruns.plan(["03"], {"emotions": "neutral,calm,happy,sad,angry,fearful,disgust,surprised"})
+    (eight,) = execution.plan(["03"], {"emotions": "neutral,calm,happy,sad,angry,fearful,disgust,surprised"})
     assert re.fullmatch(r"03_emotions-neutral-calm-happy-sad-a?-?[0-9a-f]{6}", eight.name), eight.name

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from ser_lib import display
-from ser_lib.display import CLEAR, Display
+from ser_lib.runs import execution
+from ser_lib.runs.execution import CLEAR, Display
 
 
 class Terminal(io.StringIO):
@@ -21,10 +21,10 @@ class Terminal(io.StringIO):
 def out(tmp_path, monkeypatch):
     """A folder with two runs that are under way and one that begins."""
     for name, constant in (("REWRITE_S", 0.02), ("LOG_S", 0.1)):
-        monkeypatch.setattr(display, name, constant)
+        monkeypatch.setattr(execution, name, constant)
     for name, cell in (("03_four", 4), ("03_eight", 2)):
         (tmp_path / f"{name}.running").mkdir()
-        display.note(tmp_path / f"{name}.running", cell, 20, time.time() - 65)
+        execution.note(tmp_path / f"{name}.running", cell, 20, time.time() - 65)
     (tmp_path / "05.running").mkdir()
     return tmp_path
 
@@ -40,7 +40,7 @@ def test_a_terminal_has_one_line_that_is_rewritten_and_taken_away(out):
     stream, said = Terminal(), []
     with Display(["03_four", "05", "03_eight"], out, said.append, stream) as shown:
         until(stream, f"{CLEAR}03_four: cell 4 of 20, 65 s; 03_eight: cell 2 of 20, 65 s")
-        display.note(out / "03_four.running", 5, 20, time.time())
+        execution.note(out / "03_four.running", 5, 20, time.time())
         until(stream, f"{CLEAR}03_four: cell 5 of 20, 0 s")
         shown.say("done")
     assert said == ["done"]
@@ -67,7 +67,7 @@ def test_a_log_has_lines_of_their_own_now_and_then(out):
 
 
 def test_what_a_killed_run_left_is_not_shown(out):
-    os.utime(out / "03_four.running" / display.FILE, (0, 0))
+    os.utime(out / "03_four.running" / execution.FILE, (0, 0))
     stream = Terminal()
     with Display(["03_four", "03_eight"], out, print, stream):
         until(stream, f"{CLEAR}03_eight: cell 2 of 20, 65 s")
@@ -75,7 +75,7 @@ def test_what_a_killed_run_left_is_not_shown(out):
 
 
 def test_a_log_of_short_runs_has_none(out, monkeypatch):
-    monkeypatch.setattr(display, "LOG_S", 60)
+    monkeypatch.setattr(execution, "LOG_S", 60)
     stream = io.StringIO()
     with Display(["03_four"], out, print, stream):
         pass

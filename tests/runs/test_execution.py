@@ -16,14 +16,16 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import ROOT, index, ledger, reruns, tables
+from ser_lib import ROOT
 from ser_lib.cli import main
 from ser_lib.errors import ReportError
-from ser_lib.parameters import defaults
+from ser_lib.features import tables
+from ser_lib.runs import execution, index, ledger
+from ser_lib.runs.parameters import defaults
 
 
 def test_the_whole_plan_is_the_main_job():
-    assert [run.name for run in reruns.plan()] == [
+    assert [run.name for run in execution.plan()] == [
         "01_eda",
         "02_features",
         "03_four",
@@ -35,17 +37,17 @@ def test_the_whole_plan_is_the_main_job():
 
 
 def test_a_long_notebook_runs_where_it_is_named():
-    assert [run.name for run in reruns.plan(["07"])] == ["07_sequence_models"]
+    assert [run.name for run in execution.plan(["07"])] == ["07_sequence_models"]
 
 
 def test_a_parameter_that_tells_two_runs_apart_makes_one_run():
-    (run,) = reruns.plan(["03"], {"emotions": "calm,happy", "protocol": "loso"})
+    (run,) = execution.plan(["03"], {"emotions": "calm,happy", "protocol": "loso"})
     assert dict(run.parameters) == {"emotions": "calm,happy", "protocol": "loso"}
     assert run.name == "03_emotions-calm-happy_protocol-loso"
 
 
 def test_another_parameter_keeps_both_runs_apart_from_the_standard_ones():
-    runs = reruns.plan(["03"], {"seeds": "5"})
+    runs = execution.plan(["03"], {"seeds": "5"})
     assert [(run.name, run.parameters["emotions"], run.parameters["seeds"]) for run in runs] == [
         ("03_four_seeds-5", "four", "5"),
         ("03_eight_seeds-5", "eight", "5"),
@@ -53,7 +55,7 @@ def test_another_parameter_keeps_both_runs_apart_from_the_standard_ones():
 
 
 def test_values_take_the_type_of_the_default():
-    (run,) = reruns.plan(["03_four"], {"search": "true"})
+    (run,) = execution.plan(["03_four"], {"search": "true"})
     assert run.parameters["search"] is True
 
 
@@ -61,11 +63,11 @@ def test_unknown_names_are_refused_with_the_valid_ones():
     with pytest.raises(
         ReportError, match=r"03_mlp_vs_boosting has no parameter emotion; it has corpus='', emotions="
     ):
-        reruns.plan(["03"], {"emotion": "four"})
+        execution.plan(["03"], {"emotion": "four"})
     with pytest.raises(ReportError, match=r"no notebook '09'; there are 01_eda, 02_features, 03_four"):
-        reruns.plan(["09"])
+        execution.plan(["09"])
     with pytest.raises(ReportError, match=r"--name x is for one run; 2 are asked for"):
-        reruns.plan(["03"], name="x")
+        execution.plan(["03"], name="x")
 
 
 def test_the_command_line_refuses_on_one_line_and_exits_non_zero():
@@ -101,10 +103,10 @@ def test_features_writes_a_table_that_loads(tmp_path, tiny_corpus):
 
 
 def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
-    from ser_lib import augment
+    from ser_lib import augmentation
 
     command = ["features", str(tiny_corpus), str(tmp_path / "t.parquet"), "--family", "timing"]
-    for extra, n_clips in (([], 108), (["--copies"], 108 * len(augment.TRAINING))):
+    for extra, n_clips in (([], 108), (["--copies"], 108 * len(augmentation.TRAINING))):
         done = CliRunner().invoke(main, [*command, *extra])
         assert done.exit_code == 0, done.output
         table = tables.load(tmp_path / "t.parquet")
@@ -188,7 +190,7 @@ def test_parameters_are_flat_literals():
 
 def test_a_name_makes_a_folder():
     with pytest.raises(ReportError, match="--name a/b: letters, digits"):
-        reruns.plan(["03_four"], name="a/b")
+        execution.plan(["03_four"], name="a/b")
 
 
 # --- grids -----------------------------------------------------------------------------------------
@@ -374,15 +376,15 @@ def test_a_run_waits_for_the_one_that_it_reads_and_no_other(tmp_path, monkeypatc
             begun.set()
         return out
 
-    monkeypatch.setattr(reruns, "execute", execute)
-    monkeypatch.setattr(reruns.index, "write", lambda out: None)
+    monkeypatch.setattr(execution, "execute", execute)
+    monkeypatch.setattr(execution.index, "write", lambda out: None)
     names = ("03_eight", "02_features", "04_choose_and_export")
-    runs = [run for name in names for run in reruns.plan([name])]
-    reruns.execute_all(runs, tmp_path, jobs=2, say=lambda text: None)
+    runs = [run for name in names for run in execution.plan([name])]
+    execution.execute_all(runs, tmp_path, jobs=2, say=lambda text: None)
     assert order == ["02_features", "03_eight", "04_choose_and_export"]
     order.clear()
     begun.clear()
-    reruns.execute_all(runs, tmp_path, jobs=3, say=lambda text: None)
+    execution.execute_all(runs, tmp_path, jobs=3, say=lambda text: None)
     assert order == ["02_features", "03_eight", "04_choose_and_export"]
 
 

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ser_lib import comparison, index, ledger, provenance, reruns, tracking
 from ser_lib.cli import main
 from ser_lib.errors import CorpusError, ReportError
+from ser_lib.evaluation import comparison
+from ser_lib.runs import execution, index, ledger
 
 ROW = {name: {} for name in ledger.KEY} | {"notebook": "n"}
 
@@ -76,7 +77,7 @@ def test_a_run_whose_process_is_gone_has_failed_and_is_taken_over(tmp_path):
     ledger.update(running, process=ledger.begun(running)["process"] | {"id": ended_process()})
     (row,) = ledger.runs(tmp_path)
     assert (row["status"], row["error"]) == ("failed", "its process was ended")
-    assert [run.name for run in reruns.failed(tmp_path)] == ["03_a"]
+    assert [run.name for run in execution.failed(tmp_path)] == ["03_a"]
     running = ledger.start("03_a", ROW, tmp_path)
     assert not (running / "half.png").exists()
     assert [row["status"] for row in ledger.runs(tmp_path)] == ["running"]
@@ -114,7 +115,7 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     given = {"corpus": str(tmp_path)}
 
     def key():
-        row = provenance.about("01_eda", given, tmp_path)
+        row = ledger.about("01_eda", given, tmp_path)
         return [row[name] for name in ledger.KEY]
 
     first = key()
@@ -127,17 +128,17 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     assert key()[3] != second[3]
     given["emotions"] = "four"
     assert key()[1] != first[1]
-    monkeypatch.setattr(provenance.reach, "modules", lambda sources: {})
+    monkeypatch.setattr(ledger.reach, "modules", lambda sources: {})
     assert key()[4] != first[4]
     with pytest.raises(CorpusError, match="no such folder"):
-        provenance.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
+        ledger.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
 
 
 def test_the_key_follows_the_run_that_is_read(tmp_path):
     keys = []
     for value in (0.5, 0.5, 0.6):
         done(tmp_path, "03_a", [uar(value)], parameters={"emotions": "four"})
-        keys.append(provenance.about("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
+        keys.append(ledger.about("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -249,7 +250,7 @@ def test_the_diff_command_shows_all_of_it(tmp_path):
 def test_failed_runs_are_none(tmp_path):
     done(tmp_path)
     with pytest.raises(ReportError, match="no run has failed"):
-        reruns.failed(tmp_path)
+        execution.failed(tmp_path)
 
 
 def test_a_run_without_results_is_compared_as_well(tmp_path):
@@ -280,11 +281,11 @@ def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
     ledger.finish(ledger.start("03_b", ROW | about, out), "failed", seconds=2.5, error="cell 3: no", cell=3)
     ledger.start("03_c", ROW | about, out)
     for _ in range(2):  # the second time there is nothing left to log
-        log = tracking.connect(uri, out)
+        log = ledger.connect(uri, out)
         for name in ("03_a", "03_b", "03_c"):
             log(name)
     client = mlflow.MlflowClient(uri)
-    held = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
+    held = client.search_runs([client.get_experiment_by_name(ledger.EXPERIMENT).experiment_id])
     runs = {run.info.run_name: run for run in held}
     assert len(held) == 2
     assert {name: run.info.status for name, run in runs.items()} == {"03_a": "FINISHED", "03_b": "FAILED"}
@@ -326,4 +327,4 @@ def test_a_store_that_does_not_answer_is_named_before_anything_runs(tmp_path):
 def test_without_mlflow_the_remedy_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ReportError, match=r"not installed; `python -m pip install mlflow-skinny` brings it"):
-        tracking.connect("http://127.0.0.1:9", tmp_path)
+        ledger.connect("http://127.0.0.1:9", tmp_path)

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from ser_lib import features, parameters, splits
+from ser_lib import features
 from ser_lib.errors import CorpusError, ReportError
+from ser_lib.evaluation import splits
+from ser_lib.runs import parameters
 
 NAMES = sorted(path.stem for path in parameters.NOTEBOOKS.glob("*.ipynb"))
 

@@ -6,11 +6,12 @@ import json
 
 import pandas as pd
 import pytest
-from test_corpus import manifest, numbered, put, read
+from test_clips import manifest, numbered, put, read
 
-from ser_lib import check, corpus
-from ser_lib.check import doubts
-from ser_lib.splits import PROTOCOLS
+from ser_lib import corpora
+from ser_lib.evaluation.splits import PROTOCOLS
+from ser_lib.runs import preflight
+from ser_lib.runs.preflight import doubts
 
 
 def grid(speakers: int = 6, each: int = 4, emotions=("happy", "sad")) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def test_what_is_described(tmp_path):
         tmp_path, "path,speaker,gender,emotion\nclips/0.wav,ann,female,happy\nclips/1.wav,bob,male,sad\nclips/2.wav,ann,female,sad\n"
     )  # fmt: skip
     put(tmp_path / "clips" / "2.wav", numbered(1))
-    found = check.describe(read(path))
+    found = preflight.describe(read(path))
     assert found["speakers"]["ann"] == {"corpus": "mine", "gender": "female", "clips": {"happy": 1, "sad": 1}}
     assert found["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
     assert found["duplicates"] == [["clips/1", "clips/2"]]
@@ -102,17 +103,17 @@ def test_what_is_described(tmp_path):
     assert found["duration_s"]["max"] == 1.2
     json.dumps(found)
     asked = {"source": "a b.csv", "protocol": "loso", "asked": ["happy", "sad"], "labels": [], "doubts": []}
-    text = check.told(found | asked)
+    text = preflight.written(found | asked)
     assert "sample-identical: clips/1, clips/2" in text
     assert "-p 'corpus=a b.csv' -p emotions=happy,sad -p protocol=loso" in text
 
 
 def test_a_long_list_of_speakers_is_cut(monkeypatch):
     clips = grid(speakers=9).assign(gender="unknown", duration_s=1.0, sample_rate=8_000, channels=1)
-    monkeypatch.setattr(check, "SHOWN", 4)
-    found = check.describe(corpus.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
+    monkeypatch.setattr(preflight, "SHOWN", 4)
+    found = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
     rest = {"source": "x", "protocol": "loso", "asked": [], "labels": [], "doubts": ["odd"]}
-    lines = check.told(found | rest).splitlines()
+    lines = preflight.written(found | rest).splitlines()
     assert "… and 5 more (--json has all)" in lines
     assert sum(line.endswith("  4    4") for line in lines) == 4
     assert lines[-2:] == ["A report under loso could not be trusted:", "- odd"]

@@ -23,9 +23,11 @@ from test_page import CONTRAST, CONTROLS, Page
 from test_serve import CHROMIUM
 from traitlets.config import Config
 
-from ser_lib import ROOT, index, ledger, metrics, parameters, report, score_plots
-from ser_lib.corpus import FOUR
-from ser_lib.parameters import NOTEBOOKS
+from ser_lib import ROOT, plots, provenance
+from ser_lib.corpora import FOUR
+from ser_lib.evaluation import metrics
+from ser_lib.runs import index, ledger, parameters, report
+from ser_lib.runs.parameters import NOTEBOOKS
 
 COMMIT = "2edb66213207b30aad11aff145ac618612526a78"
 RUN = {
@@ -202,11 +204,11 @@ def test_what_a_notebook_records_is_in_its_folder(tmp_path, monkeypatch):
     said = said.assign(protocol="loso", model="mlp", p_calm=1 / 3)
     shown = record.add_scores(said, FOUR, feature_set="full")
     record.add(0.25, metric="share")
-    record.figure(score_plots.plot_confusion(metrics.confusion(said, FOUR)), "confusion")
+    record.figure(plots.plot_confusion(metrics.confusion(said, FOUR)), "confusion")
     record.save(said[["clip_id"]], said)
     run, results = (ledger.read(folder)[part] for part in ("run", "results"))
     assert (run["notebook"], run["clips"]) == ("03_mlp_vs_boosting", len(said))
-    assert run["data_hash"] == report.data_hash(said[["clip_id"]])
+    assert run["data_hash"] == provenance.data_hash(said[["clip_id"]])
     assert list(shown["metric"]) == list(metrics.METRICS)
     for row, metric in zip(results, metrics.METRICS, strict=False):
         assert (row["value"], row["low"], row["high"]) == metrics.score(said, FOUR, metric)

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import index, ledger, parameters, provenance, report, reruns, sameness
 from ser_lib.errors import ReportError
+from ser_lib.runs import execution, index, ledger, parameters, report
 
 ROW = {name: {} for name in ledger.KEY} | {"notebook": "n", "code": "old"}
 PAGE = """<section aria-label="This run" class="facts"><dl>{when}</dl></section>
@@ -46,7 +46,7 @@ def left(folder, value=0.5, colour="red", p=0.333, quality=90, **shown):
 def run(out, row=ROW, **content):
     running = ledger.start("03_a", row, out)
     left(running, **content)
-    return sameness.settle(running, 2.0)
+    return report.settle(running, 2.0)
 
 
 def files(folder):
@@ -100,7 +100,7 @@ def test_other_parameters_or_files_are_not_the_same(tmp_path):
     running = ledger.start("03_a", ROW | {"parameters": {"seeds": "1"}}, tmp_path)
     left(running)
     picture(running / "two.webp")
-    assert sameness.settle(running, 2.0)[1] == ""
+    assert report.settle(running, 2.0)[1] == ""
     (tmp_path / "03_a" / ledger.FILE).write_text("{", encoding="utf-8")
     assert run(tmp_path)[1] == ""
 
@@ -117,7 +117,7 @@ def test_a_table_that_git_does_not_carry_is_added(tmp_path):
     running = ledger.start("03_a", NEW, tmp_path)
     left(running)
     (running / "features.parquet").write_text("table", encoding="utf-8")
-    assert sameness.settle(running, 2.0)[1] == "; the same results as before"
+    assert report.settle(running, 2.0)[1] == "; the same results as before"
     assert (tmp_path / "03_a" / "features.parquet").read_text(encoding="utf-8") == "table"
 
 
@@ -139,16 +139,16 @@ def test_recordings_that_are_not_here_are_no_change(tmp_path):
 def test_a_report_made_from_recordings_is_not_replaced_by_less(tmp_path, monkeypatch):
     said, row = [], ROW | {"recordings": {"other": "y"}}
     ledger.finish(ledger.start("05_leakage_audit", row, tmp_path), "done")
-    monkeypatch.setattr(provenance, "about", lambda notebook, *_: NEW | {"notebook": notebook})
-    monkeypatch.setattr(reruns, "_in_a_process", lambda *_: 1)
-    audit = reruns.Run("05_leakage_audit", "05_leakage_audit")
-    assert reruns.execute(audit, tmp_path, say=said.append) == tmp_path / "05_leakage_audit"
+    monkeypatch.setattr(ledger, "about", lambda notebook, *_: NEW | {"notebook": notebook})
+    monkeypatch.setattr(execution, "_in_a_process", lambda *_: 1)
+    audit = execution.Run("05_leakage_audit", "05_leakage_audit")
+    assert execution.execute(audit, tmp_path, say=said.append) == tmp_path / "05_leakage_audit"
     assert said == [
         "05_leakage_audit: kept, since recordings it is made from are not here (--force runs it without)"
     ]
     for start in (
-        lambda: reruns.execute(audit, tmp_path, force=True),
-        lambda: reruns.execute(reruns.Run("05_leakage_audit", "03_mlp_vs_boosting"), tmp_path),
+        lambda: execution.execute(audit, tmp_path, force=True),
+        lambda: execution.execute(execution.Run("05_leakage_audit", "03_mlp_vs_boosting"), tmp_path),
     ):
         with pytest.raises(ReportError, match="its process ended with 1"):
             start()
@@ -181,7 +181,7 @@ def test_figures_of_recordings_that_are_not_here_are_kept(record, tmp_path):
     )
     first.figure(drawn(1), "mel")
     first.save(table)
-    sameness.settle(first.folder, 2.0)
+    report.settle(first.folder, 2.0)
     content = (tmp_path / "01_eda" / "mel.webp").read_bytes()
     second = record()
     shown = second.keep("mel", "chroma").data
@@ -189,7 +189,7 @@ def test_figures_of_recordings_that_are_not_here_are_kept(record, tmp_path):
     assert 'alt="Figure mel: from an earlier run"' in shown
     second.figure(drawn(2), "counts")
     second.save(table)
-    place, told = sameness.settle(second.folder, 2.0)
+    place, told = report.settle(second.folder, 2.0)
     assert told == "; made from recordings in an earlier run: mel"
     assert ledger.read(place)["run"]["from_an_earlier_run"] == "mel"
     assert (place / "mel.webp").read_bytes() == content
@@ -206,7 +206,7 @@ def test_the_page_tells_what_is_kept_and_else_is_the_same(record, tmp_path):
         nbformat.write(nbformat.v4.new_notebook(cells=cells), made.folder / "notebook.ipynb")
         report.page(made.folder / "notebook.ipynb", "01_eda")
         (made.folder / "notebook.ipynb").unlink()
-        return sameness.settle(made.folder, 2.0)[0] / "index.html"
+        return report.settle(made.folder, 2.0)[0] / "index.html"
 
     def cell(source, *data):
         outputs = [nbformat.v4.new_output("display_data", data=one) for one in data]

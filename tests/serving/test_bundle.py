@@ -19,12 +19,14 @@ from click.testing import CliRunner
 from synth import speech
 
 import ser_lib
-from ser_lib import audio, bundle, hearing, models, versions
+from ser_lib import audio, models, provenance
 from ser_lib.cli import main
-from ser_lib.corpus import FOUR
+from ser_lib.corpora import FOUR
 from ser_lib.errors import AudioError, BundleError, SerError
 from ser_lib.features import FeatureConfig, extract, feature_names
-from ser_lib.hearing import Bundle, Speakers, Typical
+from ser_lib.features.relative import Speakers
+from ser_lib.serving import bundle, model
+from ser_lib.serving.model import Model, Typical
 
 
 def wav(samples: np.ndarray, rate: int = 16_000) -> bytes:
@@ -78,7 +80,7 @@ def edit(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
-def again(path: Path, without: str = "", **changes) -> Bundle:
+def again(path: Path, without: str = "", **changes) -> Model:
     """Save a model once more with other settings, and load it."""
     old = bundle.load(path)
     kept = {key: old.passport[key] for key in ("temperatures", "abstain_below", "conformal", "created")}
@@ -122,10 +124,10 @@ def test_the_files_of_a_model(tmp_path, name):
         "conformal": {"0.9": 1.0},
         "created": "2020-01-01",
     }
-    here = versions.versions()
+    here = provenance.versions()
     passport = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
-    booster = {versions.BOOSTER} if name == "xgboost" else set()
-    assert passport["libraries"] == {k: here[k] for k in here.keys() - {versions.BOOSTER} | booster}
+    booster = {provenance.BOOSTER} if name == "xgboost" else set()
+    assert passport["libraries"] == {k: here[k] for k in here.keys() - {provenance.BOOSTER} | booster}
     assert path.read_text(encoding="utf-8") == json.dumps(passport, indent=1) + "\n"
     assert path.with_suffix(".pkl").read_bytes()[:2] == b"\x80\x05"  # every Python since 3.8 reads it
     assert bundle.load(path).passport == passport
@@ -196,9 +198,7 @@ def test_a_timeline_finds_each_emotion_where_it_is(tiny):
         [np.tile(speech(emotion, 1), 5) for emotion in said] + [np.zeros(8 * 16_000, np.float32)]
     )
     windows = list(bundle.load(tiny).timeline(wav(sound)))
-    assert [window["start_s"] for window in windows] == pytest.approx(
-        np.arange(len(windows)) * hearing.STEP_S
-    )
+    assert [window["start_s"] for window in windows] == pytest.approx(np.arange(len(windows)) * model.STEP_S)
     assert windows[-1]["end_s"] == pytest.approx(len(sound) / 16_000, abs=0.01)
     for i, emotion in enumerate(said):
         inside = [w for w in windows if w["start_s"] >= 6 * i and w["end_s"] <= 6 * (i + 1)]
@@ -382,7 +382,7 @@ def test_refused_features_are_named_with_the_remedy(tiny):
 
 def of_other_versions(path: Path) -> str:
     """Have a passport say other versions, and return how these are told."""
-    here = versions.versions()
+    here = provenance.versions()
     edit(path, libraries=here | {"numpy": "0.1", "scipy": "0.2", "cupy": "1"})
     listed = f"numpy 0.1 (here {here['numpy']}), scipy 0.2 (here {here['scipy']}), cupy 1 (here None)"
     return f"{path}: made with {listed}"
@@ -409,7 +409,7 @@ def test_other_versions_that_hear_otherwise_are_refused(tiny):
 
 
 @pytest.mark.parametrize("error", [AttributeError, ModuleNotFoundError, ValueError, RuntimeWarning])
-@pytest.mark.parametrize("step", ["bundle.unpickled", "hearing.Bundle.predict"])
+@pytest.mark.parametrize("step", ["serving.bundle.unpickled", "serving.model.Model.predict"])
 def test_other_versions_that_do_not_run_are_refused(tiny, monkeypatch, error, step):
     def fail(*_, **__):
         raise error("no such part")
@@ -475,15 +475,15 @@ def test_the_same_model_keeps_its_date(tmp_path):
 
 
 def test_a_library_that_is_not_there_is_absent(monkeypatch):
-    monkeypatch.setattr(versions, "LIBRARIES", ("numpy", "no-such-library"))
-    assert versions.versions() == {
+    monkeypatch.setattr(provenance, "LIBRARIES", ("numpy", "no-such-library"))
+    assert provenance.versions() == {
         "ser_lib": ser_lib.__version__,
         "numpy": np.__version__,
         "no-such-library": "absent",
     }
 
 
-newer = pytest.mark.filterwarnings("ignore::ser_lib.bundle.VersionWarning")  # CI runs with them too
+newer = pytest.mark.filterwarnings("ignore::ser_lib.serving.bundle.VersionWarning")  # CI runs with them too
 shipped = pytest.mark.skipif(not bundle.DEFAULT.exists(), reason="models/ser.json is not there: make reports")
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from ser_lib import bundle, card
-from ser_lib.ledger import REPORTS
+from ser_lib.runs.ledger import REPORTS
+from ser_lib.serving import bundle, card
 
 
 def passport(corpus: str, **training) -> dict:

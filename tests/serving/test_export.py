@@ -14,9 +14,12 @@ from scipy.special import ndtri
 from synth import speech
 from test_bundle import save_tiny, wav
 
-from ser_lib import audio, bundle, calibration, export, models
+from ser_lib import audio, models
 from ser_lib.cli import main
 from ser_lib.errors import SerError
+from ser_lib.evaluation import calibration
+from ser_lib.models import estimators
+from ser_lib.serving import bundle, export
 
 EXTRA = "the extra `onnx` is not installed: python -m pip install onnx onnxruntime to run this test"
 RNG = np.random.default_rng(0)
@@ -80,7 +83,7 @@ def test_ranks_and_deviates_alone():
     from onnx import TensorProto, helper
 
     x = features(N)
-    normal = models.NormalRanks().fit(x)
+    normal = estimators.NormalRanks().fit(x)
     asked = np.concatenate([x, features(N), 100 * features(9)])
     steps = export.Steps()
     steps.add("Identity", steps.of(normal, "x"), output="z")

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from synth import speech
 from test_bundle import save_tiny, wav
 
-from ser_lib import bundle, hearing, listen
 from ser_lib.cli import main
-from ser_lib.corpus import FOUR
+from ser_lib.corpora import FOUR
+from ser_lib.serving import answers, bundle
+from ser_lib.serving.model import WINDOW_S
 
 RATE = 16_000
 
@@ -44,17 +45,17 @@ def blocks(samples: np.ndarray, n: int = RATE // 10) -> list[np.ndarray]:
 
 
 def test_the_emotion_is_followed(model):
-    answers = list(listen.live(model, blocks(sound("happy", "calm", "")), RATE))
-    assert [answer["end_s"] for answer in answers] == pytest.approx(np.arange(0.5, 18.1, 0.5))
+    heard = list(answers.live(model, blocks(sound("happy", "calm", "")), RATE))
+    assert [answer["end_s"] for answer in heard] == pytest.approx(np.arange(0.5, 18.1, 0.5))
     for i, name in enumerate(("happy", "calm", None)):
-        inside = [a["emotion"] for a in answers if 6 * i + hearing.WINDOW_S < a["end_s"] <= 6 * (i + 1)]
+        inside = [a["emotion"] for a in heard if 6 * i + WINDOW_S < a["end_s"] <= 6 * (i + 1)]
         assert inside == [name] * 6
     assert answers[-1] == {"end_s": 18.0, "emotion": None, "silent": True}
 
 
 def test_a_window_is_the_same_answer_as_its_file(model):
     said = sound("happy", "calm")
-    *_, last = listen.live(model, blocks(said), RATE)
+    *_, last = answers.live(model, blocks(said), RATE)
     assert last["probabilities"] == pytest.approx(
         model.predict(wav(said[-3 * RATE :]))["probabilities"], abs=0.01
     )
@@ -62,24 +63,24 @@ def test_a_window_is_the_same_answer_as_its_file(model):
 
 def test_other_rates_are_heard(model):
     said = np.tile(speech("happy", 1, rate=44_100), 5)
-    *_, last = listen.live(model, blocks(said, 4_410), 44_100)
+    *_, last = answers.live(model, blocks(said, 4_410), 44_100)
     assert (last["emotion"], last["end_s"]) == ("happy", 6.0)
 
 
 def test_a_slow_machine_answers_once_for_all_that_came_meanwhile(model):
     said = sound("calm", "happy")
-    (answer,) = listen.live(model, [said], RATE)
+    (answer,) = answers.live(model, [said], RATE)
     assert (answer["emotion"], answer["end_s"]) == ("happy", 12.0)
 
 
 def test_bars_are_drawn_over_the_last_ones():
     p = {"happy": 0.75, "sad": 0.25}
     heard = {"emotion": "happy", "probabilities": p, "abstained": False, "warnings": ["narrow band"]}
-    first, second = listen.bars(
+    first, second = answers.bars(
         [{"end_s": 0.5} | heard, {"end_s": 1.0, "emotion": None, "silent": True}], list(p)
     )
-    assert first.splitlines()[0] == f"happy        {'█' * 22}▌         75%{listen.CLEAR}"
-    assert first.splitlines()[1] == f"sad          {'█' * 7}▌{' ' * 24}25%{listen.CLEAR}"
+    assert first.splitlines()[0] == f"happy        {'█' * 22}▌         75%{answers.CLEAR}"
+    assert first.splitlines()[1] == f"sad          {'█' * 7}▌{' ' * 24}25%{answers.CLEAR}"
     assert "0.5 s  happy  narrow band" in first
     assert second.startswith("\x1b[3A")
     assert second.count("\n") == first.count("\n") == 2
@@ -95,12 +96,12 @@ def test_json_lines_in_a_pipe_and_an_end_without_an_error(tiny, monkeypatch):
 
         return come(), RATE
 
-    monkeypatch.setattr(listen, "microphone", until_interrupted)
+    monkeypatch.setattr(answers, "microphone", until_interrupted)
     done = CliRunner().invoke(main, ["listen", "--model", str(tiny)])
     assert done.exit_code == 0
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert answers[-1]["emotion"] == "happy"
-    assert set(answers[-1]["probabilities"]) == set(FOUR)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found[-1]["emotion"] == "happy"
+    assert set(found[-1]["probabilities"]) == set(FOUR)
     assert "\x1b" not in done.stdout
 
 
@@ -134,7 +135,7 @@ def test_blocks_of_the_microphone_come_in_order(monkeypatch):
             asked.append("closed")
 
     stand_in(monkeypatch, InputStream=InputStream, query_devices=lambda *_: {"default_samplerate": 44_100.0})
-    come, rate = listen.microphone("3")
+    come, rate = answers.microphone("3")
     assert rate == 44_100
     assert next(come).tolist() == [0, 0, 1, 1, 2, 2]
     come.close()

@@ -26,8 +26,10 @@ import soundfile
 from synth import speech
 from test_bundle import save_tiny, wav
 
-from ser_lib import ROOT, audio, bundle, calibration
-from ser_lib.corpus import FOUR
+from ser_lib import ROOT, audio
+from ser_lib.corpora import FOUR
+from ser_lib.evaluation import calibration
+from ser_lib.serving import bundle
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 48_000  # what browsers record
@@ -408,10 +410,10 @@ def test_malformed_http(server):
 
 def test_unexpected_error_shows_no_inside(passport, monkeypatch):
     import serve
-    from ser_lib.hearing import Bundle
+    from ser_lib.serving.model import Model
 
     client = serve.create_app(SETTINGS | {"model": passport}).test_client()
-    monkeypatch.setattr(Bundle, "predict", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Model, "predict", lambda *_, **__: 1 / 0)
     response = client.post("/predict", data={"file": (io.BytesIO(b"RIFF"), "clip.wav")})
     assert response.status_code == 500
     assert response.mimetype == "application/problem+json"

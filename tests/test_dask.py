@@ -1,9 +1,8 @@
-"""cluster: a real scheduler and two worker processes; what they give is what this process gives."""
+"""parallel.dask_cluster: a real scheduler and two worker processes; what they give is what this process gives."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -13,17 +12,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 
-from ser_lib import augment, cluster, corpus, evaluate, extraction, models, rows, tables
+from ser_lib import augmentation, corpora, parallel, provenance
 from ser_lib.cli import main
 from ser_lib.errors import SerError
-from ser_lib.features import FeatureConfig, feature_names
-from ser_lib.progress import parallel
+from ser_lib.features import FeatureConfig, extraction, tables
+from ser_lib.parallel import map_parallel
 
 CONFIG = FeatureConfig("compact")
 
@@ -59,7 +56,7 @@ def address(tmp_path_factory):
 
 
 @dataclass(frozen=True)
-class Slow(augment.Change):
+class Slow(augmentation.Change):
     """No change; leaves a file named by its process."""
 
     folder: str
@@ -71,7 +68,7 @@ class Slow(augment.Change):
 
 
 def build(tiny_corpus, cache_dir, **how):
-    return extraction.build(corpus.listing(tiny_corpus)[0], CONFIG, cache_dir=cache_dir, n_jobs=2, **how)
+    return extraction.build(corpora.listing(tiny_corpus)[0], CONFIG, cache_dir=cache_dir, n_jobs=2, **how)
 
 
 @pytest.mark.slow
@@ -87,7 +84,7 @@ def test_no_row_is_lost_with_a_worker(address, tiny_corpus, tmp_path):
         os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill, daemon=True)
-    with cluster.connect(address):
+    with parallel.dask_cluster(address):
         killer.start()
         spread, problems = build(tiny_corpus, tmp_path / "there", change=slow)
     killer.join(1)
@@ -109,12 +106,12 @@ def deadly(i: int) -> int:
 
 @pytest.mark.slow
 def test_work_that_ends_every_process_costs_itself(address):
-    with cluster.connect(address):
-        assert parallel(deadly, range(12), chunk=2, lost=lambda i: -i) == [
+    with parallel.dask_cluster(address):
+        assert map_parallel(deadly, range(12), chunk=2, lost=lambda i: -i) == [
             i * i if i != 7 else -7 for i in range(12)
         ]
         with pytest.raises(BrokenProcessPool, match="2 different workers"):
-            parallel(deadly, range(6, 9))
+            map_parallel(deadly, range(6, 9))
 
 
 def test_workers_that_lack_the_code_are_named_and_not_waited_for(address, tmp_path, monkeypatch):
@@ -123,15 +120,15 @@ def test_workers_that_lack_the_code_are_named_and_not_waited_for(address, tmp_pa
     import only_here
 
     with (
-        cluster.connect(address),
+        parallel.dask_cluster(address),
         pytest.raises(SerError, match=r"a Dask worker cannot run the work .*deserial"),
     ):
-        parallel(only_here.work, range(4))
+        map_parallel(only_here.work, range(4))
 
 
 def test_workers_of_other_code_are_refused(address, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "code_hash", lambda *modules: "0123456789abcdef")
-    with cluster.connect(address), pytest.raises(SerError, match="differs from where this was started"):
+    monkeypatch.setattr(provenance, "code_hash", lambda *modules: "0123456789abcdef")
+    with parallel.dask_cluster(address), pytest.raises(SerError, match="differs from where this was started"):
         build(tiny_corpus, tmp_path)
 
 
@@ -144,10 +141,10 @@ def test_the_command_line_extracts_on_the_cluster(address, tiny_corpus, tmp_path
 
 
 def test_a_scheduler_that_is_not_there_is_refused(address, monkeypatch):
-    monkeypatch.setattr(cluster, "WAIT_S", 0.5)
+    monkeypatch.setattr(parallel, "WAIT_S", 0.5)
     with (
         pytest.raises(SerError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers"),
-        cluster.connect("tcp://127.0.0.1:1"),
+        parallel.dask_cluster("tcp://127.0.0.1:1"),
     ):
         pass
 
@@ -157,47 +154,3 @@ def test_without_dask_the_option_names_the_extra(monkeypatch, tmp_path):
     done = CliRunner().invoke(main, ["features", str(tmp_path), "t.parquet", "--dask", "tcp://127.0.0.1:1"])
     assert done.exit_code == 1
     assert "python -m pip install 'dask[dataframe,distributed]'" in done.output
-
-
-@pytest.fixture(scope="module")
-def parts(tiny_corpus, tmp_path_factory):
-    """Four speakers as two files, to be trained on, and two other speakers."""
-    folder = tmp_path_factory.mktemp("parts")
-    table, _ = build(tiny_corpus, folder / "cache")
-    heard = table[~table["speaker"].isin(["03", "06"])]
-    paths = [folder / "a.parquet", folder / "b.parquet"]
-    for path, half in zip(paths, (heard[::2], heard[1::2]), strict=True):
-        tables.save(half, path, CONFIG)
-    return heard, paths, table.drop(heard.index)[list(feature_names(CONFIG))].to_numpy(np.float32)
-
-
-def test_xgboost_on_the_cluster_is_xgboost_here(address, parts, monkeypatch):
-    """Without its sampling of rows and columns they differ by the order of sums and the edges of bins."""
-    heard, paths, x = parts
-    made = models._MAKERS["xgboost"]
-    every = {
-        f"balanced__estimator__{name}": 1 for name in ("subsample", "colsample_bytree", "colsample_bynode")
-    }
-    few = every | {"balanced__estimator__n_estimators": 30}
-    monkeypatch.setitem(models._MAKERS, "xgboost", lambda seed: made(seed).set_params(**few))
-    with cluster.connect(address) as client:
-        there = cluster.fit_xgboost(paths, client)
-    here = evaluate.fit_all(heard, "xgboost")
-    assert there.classes_.tolist() == here.classes_.tolist() == sorted(heard["emotion"].unique())
-    expected = here.predict_proba(x)
-    assert expected.std(axis=0).min() > 0.01
-    assert_allclose(there.predict_proba(x), expected, atol=1e-3)
-    assert (
-        there.get_params()["balanced__estimator"].get_params()
-        == here.get_params()["balanced__estimator"].get_params()
-    )
-
-
-def test_xgboost_on_the_cluster_is_as_near_as_another_seed(address, parts):
-    """Two workers sample other rows than one process does."""
-    heard, paths, x = parts
-    with cluster.connect(address) as client:
-        there = pickle.loads(pickle.dumps(cluster.fit_xgboost(paths, client))).predict_proba(x)
-    seeds = [evaluate.fit_all(heard, "xgboost", seed=seed).predict_proba(x) for seed in range(3)]
-    between = np.mean([np.abs(seeds[0] - other).mean() for other in seeds[1:]])
-    assert np.abs(there - seeds[0]).mean() < 1.5 * between

@@ -1,15 +1,37 @@
-"""What code a notebook reaches by its imports, told from the sources alone: nothing is imported.
-
-An import inside a function counts like any other. A module that is named in a text only, as for
-`importlib.import_module`, is not seen, nor are those that no notebook imports: `reruns`, which starts the runs, or
-`index`. They decide on how a notebook is run and shown, not on what it finds.
-"""
+"""The versions of what a result and a pickled model depend on."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import subprocess
 from collections.abc import Sequence
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ser_lib import ROOT, __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BOOSTER = "xgboost-cpu"
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "soxr", BOOSTER)
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of the libraries that a pickle depends on."""
+    found = {"ser_lib": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+# --- code -----------------------------------------------------------------------------------------
 
 PACKAGE = Path(__file__).parent
 
@@ -24,8 +46,8 @@ def modules(sources: Sequence[str], package: Path = PACKAGE) -> dict[str, Path]:
 
     Examples
     --------
-    >>> list(modules(["from ser_lib.lld import magnitudes"]))
-    ['ser_lib', 'ser_lib.lld']
+    >>> list(modules(["from ser_lib.errors import SerError"]))
+    ['ser_lib', 'ser_lib.errors']
     """
     found: dict[str, Path] = {}
     waiting = [name for source in sources for name in _imported(source, "", package)]
@@ -56,3 +78,28 @@ def _imported(source: str, inside: str, package: Path) -> list[str]:
             up = inside.split(".")[: 1 - node.level or None] if node.level else []
             names += [".".join([*up, *filter(None, [node.module]), alias.name]) for alias in node.names]
     return names
+
+
+@functools.cache
+def code_hash(*imports: str) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the sources that lines like `from ser_lib import audio` reach."""
+    return sha256(b"".join(path.read_bytes() for path in modules(imports).values())).hexdigest()[:16]
+
+
+def data_hash(table: pd.DataFrame) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a table's rows and column names."""
+    import pandas as pd  # which serving does without
+
+    content = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()
+    return sha256(content + "".join(table.columns).encode()).hexdigest()[:16]
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit that is checked out and whether files differ from it; None outside a checkout."""
+    questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
+    commands = [["git", "-C", str(ROOT), *question] for question in questions]
+    try:
+        told = [subprocess.run(c, capture_output=True, encoding="utf-8", check=True).stdout for c in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return told[0].strip(), bool(told[1])

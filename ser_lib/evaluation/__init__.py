@@ -1,0 +1,1 @@
+"""Speaker-independent cross-validation, metrics with intervals, calibration, and comparisons."""

@@ -1,0 +1,17 @@
+"""Classifiers by name: scikit-learn pipelines, XGBoost and PyTorch networks."""
+
+from ser_lib.models.registry import (
+    DETERMINISTIC,
+    MODELS,
+    NETWORKS,
+    SEARCH,
+    make,
+)
+
+__all__ = [
+    "DETERMINISTIC",
+    "MODELS",
+    "NETWORKS",
+    "SEARCH",
+    "make",
+]

@@ -1,0 +1,1 @@
+"""Notebook runs through papermill: parameters, the record of each run, reports and their index."""

@@ -1,0 +1,1 @@
+"""The served model: saved, loaded and checked, asked from the command line and over HTTP."""

@@ -117,7 +117,7 @@ def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> No
         raise SystemExit(1)
 
 
-MODEL = click.option("--model", type=click.Path(path_type=Path), help="a passport [default: models/ser.json]")
+MODEL = click.option("--model", type=click.Path(path_type=Path), help="a metadata [default: models/ser.json]")
 
 
 @main.command()
@@ -173,7 +173,7 @@ def predict(
 
     rows = answers.heard(answers.recordings(files), hear, quiet=quiet, failed=failed)
     first = ("file", "start_s", "end_s") if timeline else ("file",)
-    for line in answers.written(rows, form, chosen.passport["classes"], first):
+    for line in answers.written(rows, form, chosen.metadata["classes"], first):
         answers.say(line)
     if failed:
         raise SystemExit(1)
@@ -188,7 +188,7 @@ def listen(model: Path | None, device: str | None) -> None:
 
     chosen = bundle.load(model or bundle.DEFAULT)
     heard = answers.live(chosen, *answers.microphone(device))
-    labels = chosen.passport["classes"]
+    labels = chosen.metadata["classes"]
     lines = answers.bars(heard, labels) if sys.stdout.isatty() else answers.written(heard, "jsonl", labels)
     try:
         for line in lines:
@@ -198,26 +198,26 @@ def listen(model: Path | None, device: str | None) -> None:
 
 
 @main.command()
-@click.argument("passport", nargs=-1, metavar="[PASSPORT]", type=click.Path(path_type=Path))
+@click.argument("metadata", nargs=-1, metavar="[METADATA]", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT.pkl|OUT.onnx", type=click.Path(path_type=Path))
-def export(passport: tuple[Path, ...], out: Path) -> None:
-    """Write the model of PASSPORT [default: models/ser.json] as pickle with passport, or as ONNX (extra `onnx`)."""
+def export(metadata: tuple[Path, ...], out: Path) -> None:
+    """Write the model of METADATA [default: models/ser.json] as pickle with metadata, or as ONNX (extra `onnx`)."""
     from ser_lib.serving import bundle, export
 
-    if len(passport) > 1:
-        raise click.UsageError(f"one PASSPORT and one OUT, not {len(passport) + 1} files")
-    click.echo(export.write(passport[0] if passport else bundle.DEFAULT, out))
+    if len(metadata) > 1:
+        raise click.UsageError(f"one METADATA and one OUT, not {len(metadata) + 1} files")
+    click.echo(export.write(metadata[0] if metadata else bundle.DEFAULT, out))
 
 
 @main.command()
-@click.argument("passport", required=False, type=click.Path(path_type=Path))
-def card(passport: Path | None) -> None:
-    """Print the model card of PASSPORT [default: models/ser.json], in Markdown."""
+@click.argument("metadata", required=False, type=click.Path(path_type=Path))
+def card(metadata: Path | None) -> None:
+    """Print the model card of METADATA [default: models/ser.json], in Markdown."""
     from ser_lib.serving import bundle, card
 
-    path = passport or bundle.DEFAULT
+    path = metadata or bundle.DEFAULT
     try:
-        click.echo(card.model_card(bundle.read_passport(path)), nl=False)
+        click.echo(card.model_card(bundle.read_metadata(path)), nl=False)
     except KeyError as error:
         raise BundleError(f"{path}: tells no {error.args[0]}, so it has no card; {bundle.CHOOSE}") from error
 
@@ -225,14 +225,14 @@ def card(passport: Path | None) -> None:
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 def retrain(model: Path | None) -> None:
-    """Fit MODEL, a passport [default: models/ser.json], again from the shipped tables, with the libraries of here."""
+    """Fit MODEL, a metadata [default: models/ser.json], again from the shipped tables, with the libraries of here."""
     from ser_lib import paths
 
     paths.need_repository("the tables")
     from ser_lib.serving import bundle, training
 
-    passport = training.again(model or bundle.DEFAULT)
-    click.echo(f"{model or bundle.DEFAULT}: trained again, with {passport['libraries']}")
+    metadata = training.again(model or bundle.DEFAULT)
+    click.echo(f"{model or bundle.DEFAULT}: trained again, with {metadata['libraries']}")
 
 
 # --- reports and runs -----------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def plot_shares(shares: pd.DataFrame, *, title: str = "", ax: Axes | None = None
 
 MODEL_COLOURS = {
     "mlp": "#1f5f8b", "xgboost": "#d9772b", "mlp300": "#7aa6c2", "logistic": "#7d7d7d", "majority": "#c4c4c4",
-    "whitened": "#5d8a94", "corrcnn": "#7b4fa3", "cnn_bilstm": "#a68bbf", "dense": "#c3b1d1",
+    "wccn": "#5d8a94", "corrcnn": "#7b4fa3", "cnn_bilstm": "#a68bbf", "dense": "#c3b1d1",
 }  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def plot_confusion(matrix: pd.DataFrame, *, title: str = "", ax: Axes | None = N
 
 
 def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
-    """UAR of each model with its interval; filled on unheard speakers, hollow on the random split.
+    """UAR of each model with its interval; filled on unseen speakers, hollow on the random split.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     if both:
         for fill, name in (
-            ("#555555", "unheard speakers"),
+            ("#555555", "unseen speakers"),
             ("white", "random split (speakers on both sides)"),
         ):
             ax.plot([], [], "o", color="#555555", markerfacecolor=fill, label=name)
@@ -350,7 +350,7 @@ def plot_learning_curve(curve: pd.DataFrame, *, title: str = "", ax: Axes | None
         colour = MODEL_COLOURS.get(model, "#333333")
         ax.plot(part["speakers"], part["value"], "o-", color=colour, label=model, markersize=5)
         ax.fill_between(part["speakers"], part["low"], part["high"], color=colour, alpha=0.12, linewidth=0)
-    ax.set(xlabel="speakers in training", ylabel="UAR on unheard speakers", title=title)
+    ax.set(xlabel="speakers in training", ylabel="UAR on unseen speakers", title=title)
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     ax.legend(frameon=False)
     return ax
@@ -404,7 +404,7 @@ def plot_ladder(rungs: pd.DataFrame, *, title: str = "", ax: Axes | None = None)
 
     Examples
     --------
-    >>> rungs = pd.DataFrame({"rung": ["random", "unheard"], "value": [0.9, 0.6], "same_speaker": [1, 0]})
+    >>> rungs = pd.DataFrame({"rung": ["random", "unseen"], "value": [0.9, 0.6], "same_speaker": [1, 0]})
     >>> ax = plot_ladder(rungs.assign(low=[0.8, 0.5], high=[1.0, 0.7], chance=0.25))
     >>> [text.get_text() for text in ax.texts]
     ['90.0%', '60.0%']
@@ -515,7 +515,7 @@ def plot_conditions(scores: pd.DataFrame, *, chance: float, title: str = "", ax:
         ax.plot(scores[way], np.arange(len(scores)) + lift, "o", color=colour, markersize=6, label=way)
     ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
     ax.set_yticks(range(len(scores)), scores.index)
-    ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel="UAR on unheard speakers; dotted: chance", title=title)
+    ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel="UAR on unseen speakers; dotted: chance", title=title)
     ax.set_xlim(0, 1.1 * scores.max().max())
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.grid(axis="y", visible=False)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 here = Path(__file__).parent
-sys.path[:0] = map(str, (here, *(path for path in here.iterdir() if path.is_dir())))  # so that tests can `import synth`
+sys.path[:0] = map(
+    str, (here, *(path for path in here.iterdir() if path.is_dir()))
+)  # so that tests can `import synth`
 
 
 @pytest.fixture(scope="session")

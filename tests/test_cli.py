@@ -34,7 +34,7 @@ def call(*arguments, **more):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Path of the passport of a small saved model; to be read, not changed."""
+    """Path of the metadata of a small saved model; to be read, not changed."""
     path = tmp_path_factory.mktemp("cli") / "tiny.json"
     save_tiny(path)
     return path
@@ -58,9 +58,9 @@ def clips(tmp_path):
 def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
     other = tmp_path / "tiny.json"
     shutil.copy(tiny.with_suffix(".pkl"), tmp_path)
-    passport = json.loads(tiny.read_text(encoding="utf-8"))
+    metadata = json.loads(tiny.read_text(encoding="utf-8"))
     other.write_text(
-        json.dumps(passport | {"libraries": passport["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
+        json.dumps(metadata | {"libraries": metadata["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
     )
     done = call("predict", "--model", other, clips)
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
@@ -273,7 +273,7 @@ def test_a_corpus_that_cannot_be_trusted(manifest, tmp_path):
         file.writelines(f"{name}.wav,01,03\n" for name in ("note", "empty", "silent", "gone"))
     done = call("corpus", "check", path)
     assert done.exit_code == 1
-    assert "- 1 speaker(s): actors5 tests on unheard speakers" in done.stdout
+    assert "- 1 speaker(s): actors5 tests on unseen speakers" in done.stdout
     assert "- 01: 2 clip(s), at least 10 are needed; add some, or leave the label out" in done.stdout
     assert "- 4 file(s) cannot be used, see above; repair them or take them out" in done.stdout
     for name, why in {

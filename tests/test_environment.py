@@ -114,14 +114,14 @@ def test_the_readme_shows_the_committed_results():
 
 
 def test_the_shipped_model_is_the_one_that_the_reports_chose():
-    passport = json.loads((ROOT / "models" / "ser.json").read_text(encoding="utf-8"))
+    metadata = json.loads((ROOT / "models" / "ser.json").read_text(encoding="utf-8"))
     results = index.read_results()
     served = results[(results["run"] == "04_choose_and_export") & (results["metric"] == "uar")]
     by_protocol = served.set_index("protocol")[["model", "value"]].T.to_dict("list")
-    name, chosen = passport["estimator"], passport["chosen"]
+    name, chosen = metadata["estimator"], metadata["chosen"]
     assert name in chosen["inner_uar"]
     assert by_protocol == {
-        passport["headline"]["protocol"]: [name, passport["headline"]["uar"]],
+        metadata["headline"]["protocol"]: [name, metadata["headline"]["uar"]],
         "loso": [name, chosen["loso"]["uar"]],
     }
 

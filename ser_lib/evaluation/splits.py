@@ -147,7 +147,7 @@ def inner_folds(clips: pd.DataFrame, n: int) -> pd.Series:
     """
     held = clips[identity.originals(clips)]
     if held["speaker"].nunique() < 2:
-        raise CorpusError("1 speaker in training: choosing on unheard speakers needs at least 2")
+        raise CorpusError("1 speaker in training: choosing on unseen speakers needs at least 2")
     return _with_copies(clips, held, held["speaker"].map(_grouped(held, n)).astype(int).rename("fold"))
 
 
@@ -184,7 +184,7 @@ def _by_speaker(clips: pd.DataFrame, protocol: str) -> pd.Series:
     speakers = sorted(clips["speaker"].unique())
     if len(speakers) < 2:
         raise CorpusError(
-            f"{len(speakers)} speaker(s): testing on unheard speakers needs at least 2; add recordings of others"
+            f"{len(speakers)} speaker(s): testing on unseen speakers needs at least 2; add recordings of others"
         )
     if protocol == "loso":
         fold_of = {speaker: fold for fold, speaker in enumerate(speakers)}

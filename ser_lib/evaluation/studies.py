@@ -28,7 +28,7 @@ def learning_curve(
     seed: int = 0,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
-    """UAR on unheard speakers when only a share of the training speakers is used.
+    """UAR on unseen speakers when only a share of the training speakers is used.
 
     Parameters
     ----------

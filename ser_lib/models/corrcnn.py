@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_lib.features import FRAMES
-from ser_lib.models.estimators import WithinClassWhitening
+from ser_lib.models.estimators import WCCN
 from ser_lib.models.networks import Network, cross_entropy
 
 
@@ -48,11 +48,9 @@ class CorrelationCNN(Network):
         with torch.inference_mode():
             heard = [frames, self._varied(frames, rng), self._varied(frames, rng)]
             pooled = [module.known(*self._ready(part)) for all_of in heard for part in all_of.split(64)]
-        whitening = WithinClassWhitening(0.5).fit(
-            torch.cat(pooled).numpy(), np.tile(target.argmax(1).numpy(), 3)
-        )
-        module.whitening.weight.copy_(torch.from_numpy(whitening.whiten_.T))
-        module.whitening.bias.copy_(torch.from_numpy(-whitening.mean_ @ whitening.whiten_))
+        whitening = WCCN(0.5).fit(torch.cat(pooled).numpy(), np.tile(target.argmax(1).numpy(), 3))
+        module.whitening.weight.copy_(torch.from_numpy(whitening.projection_.T))
+        module.whitening.bias.copy_(torch.from_numpy(-whitening.mean_ @ whitening.projection_))
 
     def _loss(
         self, module: Any, x: Tensor, length: Tensor, target: Tensor, weight: Tensor, rng: np.random.Generator

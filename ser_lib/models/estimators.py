@@ -84,7 +84,7 @@ def _not_above(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
     return found
 
 
-class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class WCCN(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Rotate and scale so that the spread within the classes is the same in every direction.
 
     The first half of linear discriminant analysis: what varies between clips of one emotion
@@ -99,7 +99,7 @@ class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     Examples
     --------
     >>> x, y = np.array([[0, 0], [2, 20], [9, 1], [7, 3]]), np.array(["sad", "sad", "happy", "happy"])
-    >>> z = WithinClassWhitening(shrinkage=0).fit_transform(x, y)
+    >>> z = WCCN(shrinkage=0).fit_transform(x, y)
     >>> ((z[y == "sad"].var(axis=0) + z[y == "happy"].var(axis=0)) / 2).round(2).tolist()
     [1.0, 1.0]
     """
@@ -118,16 +118,16 @@ class WithinClassWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         covariance[np.diag_indices_from(covariance)] += self.shrinkage
         variance, directions = eigh(covariance)
         self.mean_ = X.mean(axis=0).astype(np.float32)
-        self.whiten_ = ((directions / np.sqrt(variance)) / scale[:, None]).astype(np.float32)
+        self.projection_ = ((directions / np.sqrt(variance)) / scale[:, None]).astype(np.float32)
         self.n_features_in_ = X.shape[1]
         return self
 
     def transform(self, X: np.ndarray) -> np.ndarray:
-        return (np.asarray(X, np.float32) - self.mean_) @ self.whiten_
+        return (np.asarray(X, np.float32) - self.mean_) @ self.projection_
 
 
-class WhitenedRegression(ClassifierMixin, BaseEstimator):
-    """Logistic regression after `WithinClassWhitening`; the two are kept as one linear map.
+class WCCNRegression(ClassifierMixin, BaseEstimator):
+    """Logistic regression after `WCCN`; the two are kept as one linear map.
 
     Close to linear discriminant analysis, and better for being fitted to the borders between the emotions.
 
@@ -140,7 +140,7 @@ class WhitenedRegression(ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> model = WhitenedRegression(C=1).fit([[0], [1], [4], [5]], ["sad", "sad", "happy", "happy"])
+    >>> model = WCCNRegression(C=1).fit([[0], [1], [4], [5]], ["sad", "sad", "happy", "happy"])
     >>> model.predict_proba([[5]]).round(2)  # happy, sad
     array([[0.98, 0.02]])
     """
@@ -150,14 +150,14 @@ class WhitenedRegression(ClassifierMixin, BaseEstimator):
         self.C = C
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        whitening = WithinClassWhitening(self.shrinkage)
+        whitening = WCCN(self.shrinkage)
         regression = LogisticRegression(C=self.C, class_weight="balanced", max_iter=1000)
         regression.fit(whitening.fit_transform(X, y), y)
         self.classes_ = regression.classes_
         directions, offset = regression.coef_.T, regression.intercept_
         if len(self.classes_) == 2:  # scikit-learn keeps the second class alone
             directions, offset = (np.insert(part, 0, 0, axis=-1) for part in (directions, offset))
-        self.coef_ = whitening.whiten_ @ directions  # (n_features, n_classes)
+        self.coef_ = whitening.projection_ @ directions  # (n_features, n_classes)
         self.intercept_ = offset - whitening.mean_ @ self.coef_
         self.n_features_in_ = whitening.n_features_in_
         return self

@@ -15,10 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ser_lib.errors import SerError
-from ser_lib.models.estimators import Balanced, NormalRanks, WhitenedRegression, WithinClassWhitening
+from ser_lib.models.estimators import WCCN, Balanced, NormalRanks, WCCNRegression
 
-MODELS = ("mlp", "xgboost", "mlp300", "logistic", "whitened", "majority")
-DETERMINISTIC = ("logistic", "whitened", "majority")  # the same with any seed
+MODELS = ("mlp", "xgboost", "mlp300", "logistic", "wccn", "majority")
+DETERMINISTIC = ("logistic", "wccn", "majority")  # the same with any seed
 NETWORKS = {
     "corrcnn": "melpitch",
     "cnn_bilstm": "mfcc",
@@ -29,7 +29,7 @@ NETWORKS = {
 # below are what it chose most often over the outer folds of eight emotions (notebook 03 with `-p search=True`).
 SEARCH: dict[str, dict[str, list[float]]] = {
     "mlp": {
-        "withinclasswhitening__shrinkage": [0.3, 0.5, 0.7],
+        "wccn__shrinkage": [0.3, 0.5, 0.7],
         "balanced__estimator__max_iter": [6, 10, 20],
     },
     "xgboost": {
@@ -48,7 +48,7 @@ def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:
     name : one of MODELS or NETWORKS
         ``mlp`` and ``xgboost``: the two that are compared. ``mlp300``: the field's usual network, one
         hidden layer of 300 ReLU units with Adam on standardised features. ``logistic`` and
-        ``majority``: the floor. ``whitened``: `WhitenedRegression` on ranks. Those of NETWORKS need
+        ``majority``: the floor. ``wccn``: `WCCNRegression` on ranks. Those of NETWORKS need
         PyTorch, see `sequence`, `correlation`.
     seed : int
         Of the weights' start and of all sampling.
@@ -74,7 +74,7 @@ def make(name: str, *, seed: int = 0, **parameters: Any) -> Pipeline:
 
 def _mlp(seed: int) -> Pipeline:
     network = MLPClassifier((300,), alpha=10, batch_size=64, max_iter=10, random_state=seed)
-    return make_pipeline(NormalRanks(), WithinClassWhitening(), Balanced(network))
+    return make_pipeline(NormalRanks(), WCCN(), Balanced(network))
 
 
 def _mlp300(seed: int) -> Pipeline:
@@ -98,8 +98,8 @@ def _logistic(seed: int) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
 
 
-def _whitened(seed: int) -> Pipeline:
-    return make_pipeline(NormalRanks(), WhitenedRegression())
+def _wccn(seed: int) -> Pipeline:
+    return make_pipeline(NormalRanks(), WCCNRegression())
 
 
 def _majority(seed: int) -> Pipeline:
@@ -124,6 +124,6 @@ _MAKERS = {
     "xgboost": _xgboost,
     "mlp300": _mlp300,
     "logistic": _logistic,
-    "whitened": _whitened,
+    "wccn": _wccn,
     "majority": _majority,
 }

@@ -27,19 +27,19 @@ def read_results(out: Path = REPORTS) -> pd.DataFrame:
 
 
 def main_table(results: pd.DataFrame) -> str:
-    """Markdown: UAR of each model on unheard speakers and, marked as such, on the random split.
+    """Markdown: UAR of each model on unseen speakers and, marked as such, on the random split.
 
     Examples
     --------
     >>> row = {"emotions": "four", "model": "mlp", "protocol": "loso", "metric": "uar", "value": 0.58}
     >>> print(main_table(pd.DataFrame([row | {"low": 0.52, "high": 0.64}])))
-    | emotions | model | unheard speakers (`loso`) |
+    | emotions | model | unseen speakers (`loso`) |
     |---|---|---|
     | four | mlp | 58.0 % (52.0 to 64.0) |
     """
     names = {
-        "actors5": "unheard speakers (`actors5`)",
-        "loso": "unheard speakers (`loso`)",
+        "actors5": "unseen speakers (`actors5`)",
+        "loso": "unseen speakers (`loso`)",
         "random": "random split ✗",
     }
     uar = results[results["metric"] == "uar"].drop_duplicates(["emotions", "model", "protocol"])
@@ -73,15 +73,15 @@ def honest_table(out: Path = REPORTS) -> str:
     for row in beside[beside["group"] == "all clips"].to_dict("records") if len(beside) else ():
         lines.append(f"| people | these clips; neutral and calm are one | | {100 * row['listeners']:.1f} % |")
         who = f"`{row['model']}`, served"
-        lines.append(f"| {who} | unheard speakers; neutral and calm are one | | {cell(row)} |")
+        lines.append(f"| {who} | unseen speakers; neutral and calm are one | | {cell(row)} |")
     served = chosen[chosen["metric"].isin(both)]
     for (protocol, model), rows in served.groupby(["protocol", "model"], sort=False):
         left = ", each left out in turn" if protocol == "loso" else ""
-        add(f"`{model}`, served", f"unheard speakers{left}", rows)
+        add(f"`{model}`, served", f"unseen speakers{left}", rows)
     if (networks := out / "07_sequence_models" / ledger.FILE).is_file():
         found = pd.DataFrame(ledger.read(networks.parent)["results"]).astype(object)
         rows = found[found["model"].eq("stack") & found["metric"].isin(both)]
-        add("`stack` of a network and functionals", "unheard speakers", rows)
+        add("`stack` of a network and functionals", "unseen speakers", rows)
     rungs = ladder[ladder["metric"].isin(both) & (ladder["same_speaker"] == 0)]
     for (rung, model, chance), rows in rungs.groupby(["rung", "model", "chance"], sort=False):
         add(f"`{model}`", f"{rung.partition(' ')[2]}; chance {100 * chance:.1f} %", rows)
@@ -137,10 +137,10 @@ def write(out: Path = REPORTS) -> None:
     text = [
         "# Reports",
         "UAR (unweighted average recall) over all test clips, mean over seeds, with a 95 % interval from "
-        "resampling speakers. Only unheard speakers tell what a new speaker will get; under the random "
+        "resampling speakers. Only unseen speakers tell what a new speaker will get; under the random "
         "split the same speakers are in training and test, and the figure is shown to be compared with. Run again, "
         "a notebook gives the same figures to the last digit; on another CPU, where features "
-        "and fits differ in their last bits, means over seeds on unheard speakers are within 0.5 points and others within 3.5.",
+        "and fits differ in their last bits, means over seeds on unseen speakers are within 0.5 points and others within 3.5.",
         main_table(read_results(out)),
     ]
     for run in [run for run in runs if run["status"] == "done"]:

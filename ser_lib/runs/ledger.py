@@ -224,10 +224,10 @@ def done(*folders: Path) -> list[str]:
 
 
 def _main(results: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first UAR on unheard speakers, of the headline protocol if there is one; else the first result."""
-    unheard = [r for r in results if r["metric"] == "uar" and r.get("protocol") != "random"]
-    unheard = [r for r in unheard if not r.get("same_speaker")]
-    return next(iter(sorted(unheard, key=lambda r: r.get("protocol") != "actors5") or results), None)
+    """The first UAR on unseen speakers, of the headline protocol if there is one; else the first result."""
+    unseen = [r for r in results if r["metric"] == "uar" and r.get("protocol") != "random"]
+    unseen = [r for r in unseen if not r.get("same_speaker")]
+    return next(iter(sorted(unseen, key=lambda r: r.get("protocol") != "actors5") or results), None)
 
 
 def remove(name: str, out: Path = REPORTS) -> None:

@@ -179,7 +179,7 @@ def doubts(clips: pd.DataFrame, protocol: str = "actors5") -> list[str]:
         found.append(f"one emotion, {emotions.index[0]}: nothing to tell apart; add clips of another")
     if apart and speakers < MIN_SPEAKERS:
         found.append(
-            f"{speakers} speaker(s): {protocol} tests on unheard speakers, and below {MIN_SPEAKERS} says little of "
+            f"{speakers} speaker(s): {protocol} tests on unseen speakers, and below {MIN_SPEAKERS} says little of "
             "the next one; add recordings of others"
         )
     remedy = "add some, or leave the label out (null in labels.yaml, or without it in emotions=…)"
@@ -214,11 +214,7 @@ def _mixed_up(clips: pd.DataFrame) -> list[str]:
                     f"{' and '.join(twins['clip_id'])}: the same samples, but {column} {' and '.join(told)}; "
                     "correct one, or take both out"
                 )
-    of = (
-        clips.assign(corpus=clips["corpus"].replace(SAME_SPEAKERS))
-        .groupby("speaker")["corpus"]
-        .unique()
-    )
+    of = clips.assign(corpus=clips["corpus"].replace(SAME_SPEAKERS)).groupby("speaker")["corpus"].unique()
     return found + [
         f"speaker {speaker} is in {' and '.join(corpora)} and taken for one person; name two people differently, "
         "and give one person one corpus"

@@ -1,10 +1,10 @@
-"""The chosen model and its passport: save, verify, load.
+"""The chosen model and its metadata: save, verify, load.
 
-`models/<name>.pkl` holds the fitted pipelines; `models/<name>.json`, its passport, says what they are:
+`models/<name>.pkl` holds the fitted pipelines; `models/<name>.json`, its metadata, says what they are:
 SHA-256 of the pickle, library versions, class order, feature configuration, training data, metrics, and
-what three synthesised clips (`golden_clips`) must be heard as. Since a pickle can run code, it is read only
-if its hash is the passport's, and then only names in `ALLOWED` are loaded. Under other library versions the
-golden clips decide: heard as they must be, the model is loaded with a warning, else it is refused.
+what three synthesised clips (`self_test_clips`) must be heard as. Since a pickle can run code, it is read only
+if its hash is the metadata's, and then only names in `ALLOWED` are loaded. Under other library versions the
+self-test clips decide: heard as they must be, the model is loaded with a warning, else it is refused.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ser_lib.serving.model import Model, Typical
 
 DEFAULT = SERVED
 REQUIRED = (
-    "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "golden", "sha256",
+    "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "self_test", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
 RETRAIN = "train it again from the repository's tables with `python -m ser_lib retrain`"
 CHOOSE = "choose and train it anew with `python -m ser_lib reports --notebook 04`"
-GOLDEN_TOLERANCE = 0.005  # of a probability; processors differ in the last bits of a feature
+SELF_TEST_TOLERANCE = 0.005  # of a probability; processors differ in the last bits of a feature
 
 # Of what a pickle may be made.
 ALLOWED = {
@@ -46,7 +46,7 @@ ALLOWED = {
     "numpy._core.numeric": {"_frombuffer"},
     "numpy.random._mt19937": {"MT19937"},
     "numpy.random._pickle": {"__bit_generator_ctor", "__randomstate_ctor"},
-    "ser_lib.models.estimators": {"Balanced", "NormalRanks", "WhitenedRegression", "WithinClassWhitening"},
+    "ser_lib.models.estimators": {"Balanced", "NormalRanks", "WCCNRegression", "WCCN"},
     "sklearn.dummy": {"DummyClassifier"},
     "sklearn.linear_model._logistic": {"LogisticRegression"},
     "sklearn.neural_network._multilayer_perceptron": {"MLPClassifier"},
@@ -60,15 +60,15 @@ ALLOWED = {
 
 
 class VersionWarning(UserWarning):
-    """A model is of other library versions and hears its golden clips as it must."""
+    """A model is of other library versions and hears its self-test clips as it must."""
 
 
-def golden_clips() -> list[bytes]:
+def self_test_clips() -> list[bytes]:
     """Three synthesised clips, as WAV files: buzzes of another pitch, movement, tempo and breath.
 
     Examples
     --------
-    >>> [len(clip) for clip in golden_clips()]
+    >>> [len(clip) for clip in self_test_clips()]
     [192044, 192044, 192044]
     """
     import soundfile
@@ -90,29 +90,35 @@ def golden_clips() -> list[bytes]:
     return found
 
 
-def check(model: Model) -> None:
-    """Let a model hear the golden clips again.
+def self_test(model: Model) -> None:
+    """Let a model hear the self-test clips again.
 
     Raises
     ------
     BundleError
-        A probability is not that of the passport, or it tells of more or fewer clips.
+        A probability is not that of the metadata, or it tells of more or fewer clips.
     """
-    name, golden, heard = model.passport["name"], model.passport["golden"], _golden(model)
+    name, golden, heard = (
+        model.metadata["name"],
+        model.metadata["self_test"],
+        _predictions_of_self_test(model),
+    )
     if len(golden) != len(heard):
-        raise BundleError(f"{name}: its passport has {len(golden)} golden clips of {len(heard)}; {RETRAIN}")
+        raise BundleError(
+            f"{name}: its metadata has {len(golden)} self-test clips of {len(heard)}; {RETRAIN}"
+        )
     for said, found in zip(golden, heard, strict=True):
         for label, p in said.items():
-            if not abs(found.get(label, np.nan) - p) <= GOLDEN_TOLERANCE:
+            if not abs(found.get(label, np.nan) - p) <= SELF_TEST_TOLERANCE:
                 raise BundleError(
-                    f"{name}: a golden clip is {label} with {found.get(label)}, the passport says {p}; "
+                    f"{name}: a self-test clip is {label} with {found.get(label)}, the metadata says {p}; "
                     f"features or libraries differ; {RETRAIN}"
                 )
 
 
-def _golden(model: Model) -> list[dict[str, float]]:
-    """What each model of a bundle says of the golden clips: of the first, also when it is heard beside the second."""
-    clips = golden_clips()
+def _predictions_of_self_test(model: Model) -> list[dict[str, float]]:
+    """What each model of a bundle says of the self-test clips: of the first, also when it is heard beside the second."""
+    clips = self_test_clips()
     answers = [model.predict(clip) for clip in clips]
     found = [
         answer["probabilities"]
@@ -138,7 +144,7 @@ def save(
     speakers: Speakers | None = None,
     **about: Any,
 ) -> dict[str, Any]:
-    """Write `path` (the passport, .json) and the pickle beside it; return the passport.
+    """Write `path` (the metadata, .json) and the pickle beside it; return the metadata.
 
     Parameters
     ----------
@@ -157,14 +163,14 @@ def save(
     speakers : Speakers, optional
         What ``enrolled`` needs.
     **about
-        What else the passport says: training data, metrics, licence.
+        What else the metadata says: training data, metrics, licence.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     known = {"mean": speakers.mean, "variance": speakers.variance} if speakers else None
     parts = {"models": models, "typical": dataclasses.asdict(typical), "speakers": known}
     content = pickle.dumps(parts, protocol=5)
-    passport = {
+    metadata = {
         "name": path.stem,
         "version": __version__,
         "created": created,
@@ -181,18 +187,18 @@ def save(
         "feature_hash": config.hash,
         "feature_names": list(feature_names(config)),
     }
-    passport["golden"] = _golden(Model(models, passport, config, typical, speakers))
+    metadata["self_test"] = _predictions_of_self_test(Model(models, metadata, config, typical, speakers))
     with contextlib.suppress(BundleError):  # there is none yet, or another
-        before = read_passport(path)
-        if before | {"created": created} == json.loads(json.dumps(passport)):
-            passport["created"] = before["created"]
+        before = read_metadata(path)
+        if before | {"created": created} == json.loads(json.dumps(metadata)):
+            metadata["created"] = before["created"]
     path.with_suffix(".pkl").write_bytes(content)
-    path.write_text(json.dumps(passport, indent=1) + "\n", encoding="utf-8")
-    return passport
+    path.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    return metadata
 
 
 def load(path: str | Path = DEFAULT) -> Model:
-    """Read a model by its passport: hash, features, the names in its pickle, golden clips.
+    """Read a model by its metadata: hash, features, the names in its pickle, self-test clips.
 
     Warns
     -----
@@ -202,40 +208,40 @@ def load(path: str | Path = DEFAULT) -> Model:
     Raises
     ------
     BundleError
-        Missing or unreadable files, a pickle whose hash is not the passport's or that names anything
+        Missing or unreadable files, a pickle whose hash is not the metadata's or that names anything
         beside the parts of a model, features that this `ser_lib` computes differently, a model that does not
-        run with the library versions of here, or golden clips that are heard differently.
+        run with the library versions of here, or self-test clips that are heard differently.
 
     Examples
     --------
     >>> model = load()  # the one that is shipped
-    >>> answer = model.predict(golden_clips()[0], name="buzz")
+    >>> answer = model.predict(self_test_clips()[0], name="buzz")
     >>> list(answer)[:5]
     ['emotion', 'confidence', 'probabilities', 'prediction_set', 'abstained']
     """
     path = Path(path)
-    passport = read_passport(path)
+    metadata = read_metadata(path)
     pickled = path.with_suffix(".pkl")
     content = _read(pickled, RETRAIN)
     found = sha256(content).hexdigest()
-    if found != passport["sha256"]:
+    if found != metadata["sha256"]:
         raise BundleError(
-            f"{pickled}: SHA-256 {found[:12]}… is not the passport's; "
+            f"{pickled}: SHA-256 {found[:12]}… is not the metadata's; "
             f"the file was altered and is not loaded; {RETRAIN}"
         )
-    settings = dict(passport["feature_config"])
+    settings = dict(metadata["feature_config"])
     try:
         config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
     except (TypeError, KeyError, SerError) as error:
         raise BundleError(
             f"{path}: its features are not those of this ser_lib ({error}); {CHOOSE}"
         ) from error
-    if config.hash != passport["feature_hash"] or list(feature_names(config)) != passport["feature_names"]:
+    if config.hash != metadata["feature_hash"] or list(feature_names(config)) != metadata["feature_names"]:
         raise BundleError(f"{path}: its features are not those of this ser_lib; {CHOOSE}")
     here = versions()
     other = [
         f"{name} {made} (here {here.get(name)})"
-        for name, made in passport["libraries"].items()
+        for name, made in metadata["libraries"].items()
         if here.get(name) != made
     ]
     by = f"{path}: made with {', '.join(other)}; " if other else ""
@@ -245,14 +251,14 @@ def load(path: str | Path = DEFAULT) -> Model:
                 warnings.simplefilter("ignore")
             parts = unpickled(content)
             known = Speakers(**parts["speakers"]) if parts["speakers"] else None
-            loaded = Model(parts["models"], passport, config, Typical(**parts["typical"]), known)
-            check(loaded)
+            loaded = Model(parts["models"], metadata, config, Typical(**parts["typical"]), known)
+            self_test(loaded)
     except BundleError as error:
         raise BundleError(f"{by}{error}") from error
     except Exception as error:  # whatever a model of other versions does
         raise BundleError(f"{by}{pickled}: {error}; it is not loaded; {RETRAIN}") from error
     if other:
-        warnings.warn(f"{by}it hears its golden clips as it must", VersionWarning, stacklevel=2)
+        warnings.warn(f"{by}it hears its self-test clips as it must", VersionWarning, stacklevel=2)
     return loaded
 
 
@@ -279,28 +285,28 @@ def unpickled(content: bytes) -> Any:
         raise pickle.UnpicklingError(f"not a pickle of a model ({type(error).__name__})") from error
 
 
-def read_passport(path: Path) -> dict[str, Any]:
-    """What a passport says, with nothing of it checked but that it is one.
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a metadata says, with nothing of it checked but that it is one.
 
     Raises
     ------
     BundleError
-        Missing, unreadable or not a passport.
+        Missing, unreadable or not a metadata.
 
     Examples
     --------
-    >>> passport = read_passport(DEFAULT)
-    >>> passport["name"], passport["feature_config"]["name"]
+    >>> metadata = read_metadata(DEFAULT)
+    >>> metadata["name"], metadata["feature_config"]["name"]
     ('ser', 'full')
     """
     try:
-        passport = json.loads(_read(path, CHOOSE))
+        metadata = json.loads(_read(path, CHOOSE))
     except ValueError as error:
-        raise BundleError(f"{path}: not a passport ({error}); {CHOOSE}") from error
-    lacking = [name for name in REQUIRED if not isinstance(passport, dict) or name not in passport]
+        raise BundleError(f"{path}: not a metadata ({error}); {CHOOSE}") from error
+    lacking = [name for name in REQUIRED if not isinstance(metadata, dict) or name not in metadata]
     if lacking:
-        raise BundleError(f"{path}: not a passport (it lacks {', '.join(lacking)}); {CHOOSE}")
-    return passport
+        raise BundleError(f"{path}: not a metadata (it lacks {', '.join(lacking)}); {CHOOSE}")
+    return metadata
 
 
 def _read(path: Path, remedy: str) -> bytes:

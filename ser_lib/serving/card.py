@@ -1,4 +1,4 @@
-"""The model's card, written from its passport and what its notebook counted, so that no figure in it is typed by hand."""
+"""The model's card, written from its metadata and what its notebook counted, so that no figure in it is typed by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUDIO = """These figures are for studio recordings. Noise, telephone lines, lev
 the report `06_stress_and_transfer` shows. Spontaneous speech and children were not tested and will be worse."""
 ELSEWHERE = """These figures are for recordings like those of the training data, by other speakers. Another language, kind
 of speech, room or microphone was not tested and will be worse."""
-OWN = "a corpus of one's own, whose language, speech and recording the passport does not tell"
+OWN = "a corpus of one's own, whose language, speech and recording the metadata does not tell"
 LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, from which it was trained"
 
 
@@ -57,28 +57,28 @@ def spread(found: dict[str, Any], form: str = ".1f") -> str:
 
 
 def model_card(
-    passport: dict[str, Any], per_class: pd.DataFrame | None = None, by_group: pd.DataFrame | None = None
+    metadata: dict[str, Any], per_class: pd.DataFrame | None = None, by_group: pd.DataFrame | None = None
 ) -> str:
     """Markdown in the usual headings (Mitchell et al. 2019).
 
     Parameters
     ----------
-    passport : dict
+    metadata : dict
         As `bundle.save` returned it.
     per_class : DataFrame, optional
         From `metrics.per_class`, of the out-of-fold predictions of this model.
     by_group : DataFrame, optional
         From `comparison.by_group`, of the same predictions, with the `kind` of each group (gender, intensity…).
     """
-    scores = passport["metrics"]
-    training, headline = passport["training"], passport["headline"]
+    scores = metadata["metrics"]
+    training, headline = metadata["training"], metadata["headline"]
 
     def interval(metric: str) -> str:
         return spread(scores[metric] | {"uar": scores[metric]["value"]})
 
-    chosen = passport["chosen"]
+    chosen = metadata["chosen"]
     rivals = ", ".join(f"`{name}` {percent(value)}" for name, value in chosen["inner_uar"].items())
-    intensity = passport.get("intensity")
+    intensity = metadata.get("intensity")
     loudness = intensity and (
         f"| UAR of normal or strong intensity (`{intensity['estimator']}`, chance 50 %) | {spread(intensity)} |\n"
     )
@@ -101,11 +101,11 @@ def model_card(
     added = f", and {copies} copies of them {COPIES}" if copies else ""
     gain = chosen.get("gain_of_copies")
     brought = f"\nThe copies brought {spread(gain, '+.1f')} UAR." if gain else ""
-    return f"""# Model card: {passport["name"]} {passport["version"]}
+    return f"""# Model card: {metadata["name"]} {metadata["version"]}
 
-**What it is.** `{passport["estimator"]}` on the {passport["feature_config"]["name"]} feature set
-({len(passport["feature_names"])} columns), made {passport["created"]}. It answers one of
-{", ".join(passport["classes"])}, with a probability for each.
+**What it is.** `{metadata["estimator"]}` on the {metadata["feature_config"]["name"]} feature set
+({len(metadata["feature_names"])} columns), made {metadata["created"]}. It answers one of
+{", ".join(metadata["classes"])}, with a probability for each.
 
 **Intended use.** Research, teaching and demonstrations. **Not** for decisions about a
 person, and not where the law forbids it: the EU AI Act prohibits inferring emotions at work and in
@@ -115,7 +115,7 @@ education, with few exceptions. What a voice sounds like is not what a person fe
 Data hash `{training["data_hash"]}`.
 
 **Choice.** On inner folds of each fold's training speakers, mean UAR: {rivals}.
-`{passport["estimator"]}` was the choice of {percent(chosen["folds"])} of the folds, and each fold is scored with its own.{brought}
+`{metadata["estimator"]}` was the choice of {percent(chosen["folds"])} of the folds, and each fold is scored with its own.{brought}
 
 **Evaluation.** {PROTOCOLS[headline["protocol"]][0].upper()}{PROTOCOLS[headline["protocol"]][1:]}. Mean over seeds
 {headline["seeds"]}, 95 % interval from resampling speakers.
@@ -127,9 +127,9 @@ Data hash `{training["data_hash"]}`.
 | accuracy | {interval("accuracy")} |
 | macro F1 | {interval("macro_f1")} |
 | weighted F1 | {interval("weighted_f1")} |
-| ECE after calibration (15 bins, fitted on inner folds) | {percent(passport["ece"])} |
+| ECE after calibration (15 bins, fitted on inner folds) | {percent(metadata["ece"])} |
 {loudness or ""}
 {recall}{groups}**Limits.** {STUDIO if set(corpora) <= RAVDESS else ELSEWHERE}
 
-**Licence.** {passport["licence"]}. The code has its own licence (MIT).
+**Licence.** {metadata["licence"]}. The code has its own licence (MIT).
 """

@@ -71,7 +71,7 @@ ANY = click.IntRange(1)
 @click.option(
     "--port", default=8000, type=click.IntRange(0, 65535), show_envvar=True, help="0 for any free one."
 )
-@click.option("--model", default=str(SERVED), show_envvar=True, help="Passport of the model.")
+@click.option("--model", default=str(SERVED), show_envvar=True, help="Model metadata of the model.")
 @click.option("--threads", default=4, type=ANY, show_envvar=True, help="Clips analysed at once.")
 @click.option(
     "--wait",

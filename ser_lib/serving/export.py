@@ -23,10 +23,10 @@ from ser_lib.errors import SerError
 from ser_lib.evaluation.calibration import TINY
 from ser_lib.models.estimators import (
     RANK_LIMIT,
+    WCCN,
     Balanced,
     NormalRanks,
-    WhitenedRegression,
-    WithinClassWhitening,
+    WCCNRegression,
 )
 from ser_lib.serving import bundle
 from ser_lib.serving.model import Model
@@ -46,35 +46,35 @@ MIDDLE = (
 TAIL = (1.4234372777, 2.7568153900, 1.3067284816, 0.17023821103), (1, 0.73700164250, 0.12021132975)
 
 
-def write(passport: Path, out: Path) -> str:
-    """Write the model of a passport to `out`, and say what was written.
+def write(metadata: Path, out: Path) -> str:
+    """Write the model of a metadata to `out`, and say what was written.
 
     Parameters
     ----------
-    passport : Path
+    metadata : Path
     out : Path
-        ``.pkl``: a copy of the pickle, its passport beside it. ``.onnx``: the graph.
+        ``.pkl``: a copy of the pickle, its metadata beside it. ``.onnx``: the graph.
 
     Raises
     ------
     BundleError
         As `bundle.load`.
     SerError
-        Another suffix, the passport's own pickle, no `onnx`, or a model that has no graph here.
+        Another suffix, the metadata's own pickle, no `onnx`, or a model that has no graph here.
     """
-    model = bundle.load(passport)
+    model = bundle.load(metadata)
     if out.suffix not in (".pkl", ".onnx"):
         raise SerError(f"{out}: the name decides what is written; let it end in .pkl or .onnx")
-    if out.resolve() == passport.with_suffix(".pkl").resolve():
+    if out.resolve() == metadata.with_suffix(".pkl").resolve():
         raise SerError(f"{out}: is the model itself; give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".pkl":
-        shutil.copyfile(passport.with_suffix(".pkl"), out)
-        shutil.copyfile(passport, out.with_suffix(".json"))
-        return f"{out} and {out.with_suffix('.json').name}, its passport; `python -m ser_lib serve --model` takes the passport"
-    content = graph(model, passport_sha256=sha256(passport.read_bytes()).hexdigest()).SerializeToString()
+        shutil.copyfile(metadata.with_suffix(".pkl"), out)
+        shutil.copyfile(metadata, out.with_suffix(".json"))
+        return f"{out} and {out.with_suffix('.json').name}, its metadata; `python -m ser_lib serve --model` takes the metadata"
+    content = graph(model, metadata_sha256=sha256(metadata.read_bytes()).hexdigest()).SerializeToString()
     out.write_bytes(content)
-    return f"{out}: {len(content) / 1e3:.0f} kB, {len(model.passport['feature_names'])} features to {len(model.passport['classes'])} emotions"
+    return f"{out}: {len(content) / 1e3:.0f} kB, {len(model.metadata['feature_names'])} features to {len(model.metadata['classes'])} emotions"
 
 
 def graph(model: Model, **about: str) -> onnx.ModelProto:
@@ -95,14 +95,14 @@ def graph(model: Model, **about: str) -> onnx.ModelProto:
     except ImportError as error:
         raise SerError("onnx is not installed; `python -m pip install onnx onnxruntime` brings it") from error
 
-    passport, steps = model.passport, Steps()
-    names, classes = passport["feature_names"], passport["classes"]
+    metadata, steps = model.metadata, Steps()
+    names, classes = metadata["feature_names"], metadata["classes"]
     p = "features"
     for step in _flat(model.models["emotion"]):
         p = steps.of(step, p)
     warm = steps.add("Log", steps.add("Max", p, np.array(TINY, steps.dtype)))
     fair = steps.add(
-        "Softmax", steps.add("Div", warm, np.array(passport["temperatures"]["emotion"], steps.dtype)), axis=1
+        "Softmax", steps.add("Div", warm, np.array(metadata["temperatures"]["emotion"], steps.dtype)), axis=1
     )
     steps.cast(fair, np.float32, output="probabilities")
 
@@ -110,7 +110,7 @@ def graph(model: Model, **about: str) -> onnx.ModelProto:
     made = helper.make_model(
         helper.make_graph(
             steps.nodes,
-            passport["name"],
+            metadata["name"],
             [helper.make_tensor_value_info("features", kind, ["clips", len(names)])],
             [helper.make_tensor_value_info("probabilities", kind, ["clips", len(classes)])],
             steps.constants,
@@ -118,11 +118,11 @@ def graph(model: Model, **about: str) -> onnx.ModelProto:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR,
         producer_name="ser_lib",
-        producer_version=passport["version"],
+        producer_version=metadata["version"],
     )
-    told = {key: json.dumps(passport[key]) for key in ("classes", "feature_names", "feature_config")}
+    told = {key: json.dumps(metadata[key]) for key in ("classes", "feature_names", "feature_config")}
     helper.set_model_props(
-        made, told | {"name": passport["name"], "pickle_sha256": passport["sha256"]} | about
+        made, told | {"name": metadata["name"], "pickle_sha256": metadata["sha256"]} | about
     )
     checker.check_model(made)
     return made
@@ -170,9 +170,9 @@ class Steps:
         if isinstance(step, StandardScaler):
             centred = self.add("Sub", x, step.mean_.astype(np.float32))
             return self.add("Div", centred, step.scale_.astype(np.float32))
-        if isinstance(step, WithinClassWhitening):
-            return self.add("MatMul", self.add("Sub", x, step.mean_), step.whiten_)
-        if isinstance(step, WhitenedRegression):
+        if isinstance(step, WCCN):
+            return self.add("MatMul", self.add("Sub", x, step.mean_), step.projection_)
+        if isinstance(step, WCCNRegression):
             return self._chances(x, step.coef_, step.intercept_)
         if isinstance(step, LogisticRegression):
             return self._chances(x, step.coef_.T, step.intercept_)
@@ -181,7 +181,7 @@ class Steps:
                 x = self.add("Relu", self._linear(x, weights, offset))
             return self._chances(x, step.coefs_[-1], step.intercepts_[-1])
         raise SerError(
-            f"{type(step).__name__}: no ONNX graph is written for it; choose a model of logistic, whitened, mlp or "
+            f"{type(step).__name__}: no ONNX graph is written for it; choose a model of logistic, wccn, mlp or "
             "mlp300, or export a .pkl"
         )
 

@@ -54,8 +54,8 @@ class Model:
     ----------
     models : dict of estimators
         ``emotion`` and, where they were trained, ``intensity`` and ``enrolled`` (of the emotion, on features
-        relative to the speaker's neutral clips): each with `predict_proba` over `passport["feature_names"]`.
-    passport : dict
+        relative to the speaker's neutral clips): each with `predict_proba` over `metadata["feature_names"]`.
+    metadata : dict
         As in the JSON file.
     config : FeatureConfig
         What the models' features are.
@@ -66,7 +66,7 @@ class Model:
     """
 
     models: dict[str, Any]
-    passport: dict[str, Any]
+    metadata: dict[str, Any]
     config: FeatureConfig
     typical: Typical
     speakers: Speakers | None = None
@@ -110,7 +110,7 @@ class Model:
         answer = self._emotion(x, self._neutral(references))
         if "intensity" in self.models:
             answer["intensity"] = self._probabilities("intensity", self.models["intensity"].predict_proba(x))
-        about = {key: self.passport[key] for key in ("name", "version", "created")}
+        about = {key: self.metadata[key] for key in ("name", "version", "created")}
         return answer | {"heard": heard, "warnings": quality.warnings(heard), "model": about}
 
     def timeline(self, source: decoding.Source, *, name: str | None = None) -> Iterator[dict[str, Any]]:
@@ -153,7 +153,7 @@ class Model:
 
     def _features(self, clip: audio.Audio) -> np.ndarray:
         row = extract(clip, self.config)
-        return np.array([[row[name] for name in self.passport["feature_names"]]], np.float32)
+        return np.array([[row[name] for name in self.metadata["feature_names"]]], np.float32)
 
     def _neutral(self, references: Sequence[decoding.Source]) -> np.ndarray | None:
         if not references:
@@ -172,7 +172,7 @@ class Model:
                 "enrolled", calibration.log_mean([self.models["emotion"].predict_proba(x), near])
             )
         ranked = sorted(p, key=p.__getitem__, reverse=True)
-        best, widest, least = ranked[0], self.passport["conformal"]["0.9"], self.passport["abstain_below"]
+        best, widest, least = ranked[0], self.metadata["conformal"]["0.9"], self.metadata["abstain_below"]
         unsure = p[best] < least
         return {
             "emotion": best,
@@ -187,6 +187,6 @@ class Model:
 
     def _probabilities(self, what: str, raw: np.ndarray) -> dict[str, float]:
         """The calibrated probability of each class of a model, from what it says of one clip."""
-        p = calibration.sharpen(raw, self.passport["temperatures"][what])[0]
+        p = calibration.sharpen(raw, self.metadata["temperatures"][what])[0]
         labels = self.models[what].classes_
         return {str(label): round(float(value), 8) for label, value in zip(labels, p, strict=True)}

@@ -224,7 +224,7 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
         As `bundle.load`.
     """
     given = settings or command.serve.make_context("serve", []).params
-    model = bundle.load(given["model"])  # the golden clips warm it up
+    model = bundle.load(given["model"])  # the self-test clips warm it up
     warm_up()
     counts = Counts()
     slots = Slots(given["threads"], given["wait"], counts.in_flight)
@@ -245,7 +245,7 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
     @app.get("/ready")
     def ready() -> dict[str, str]:
         try:
-            bundle.check(model)
+            bundle.self_test(model)
         except BundleError as error:
             raise ServiceUnavailable(str(error)) from error
         return {"status": "ready"}
@@ -257,9 +257,9 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
             "max_seconds": decoding.MAX_S,
             "max_files": given["max_files"],
         }
-        features = {"feature_set": model.config.name, "n_features": len(model.passport["feature_names"])}
+        features = {"feature_set": model.config.name, "n_features": len(model.metadata["feature_names"])}
         return (
-            {key: model.passport[key] for key in ABOUT if key in model.passport}
+            {key: model.metadata[key] for key in ABOUT if key in model.metadata}
             | features
             | {"limits": limits}
         )
@@ -298,7 +298,7 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
             counts.refused.inc()
             raise UnprocessableEntity(str(error)) from error
         if request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv":
-            lines = as_csv(windows, model.passport["classes"], ("start_s", "end_s"))
+            lines = as_csv(windows, model.metadata["classes"], ("start_s", "end_s"))
             return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
         about = {"duration_s": windows[-1]["end_s"], "window_s": WINDOW_S, "step_s": STEP_S}
         return {"file": name, **about, "windows": windows}

@@ -1,4 +1,4 @@
-"""The run that notebook 04 goes by, and what of a served model is fitted on all speakers: there, and once more from a passport."""
+"""The run that notebook 04 goes by, and what of a served model is fitted on all speakers: there, and once more from a metadata."""
 
 from __future__ import annotations
 
@@ -78,18 +78,18 @@ def fit(
 
 
 def again(path: Path) -> dict[str, Any]:
-    """Fit a model of RAVDESS again from the shipped tables and write it in its place; return the new passport.
+    """Fit a model of RAVDESS again from the shipped tables and write it in its place; return the new metadata.
 
-    The choice, the calibration and the scores are those of the passport: they were measured on the same clips
+    The choice, the calibration and the scores are those of the metadata: they were measured on the same clips
     and features. What may differ are the library versions.
 
     Raises
     ------
     BundleError
-        No readable passport, or it is of other clips or features.
+        No readable metadata, or it is of other clips or features.
     """
-    passport = bundle.read_passport(path)
-    about = {key: value for key, value in passport.items() if key not in bundle.REQUIRED}
+    metadata = bundle.read_metadata(path)
+    about = {key: value for key, value in metadata.items() if key not in bundle.REQUIRED}
     trained = about.get("training", {})
     if (held := trained.get("corpus")) != "ravdess":
         raise BundleError(
@@ -99,7 +99,7 @@ def again(path: Path) -> dict[str, Any]:
     table = tables.select(tables.shipped(), emotion_list(about["headline"]["emotions"]))
     if trained["clips"] != len(table):
         raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
-    if passport["feature_names"] != list(feature_names()):
+    if metadata["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")
     rows = copies.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
     parts = fit(
@@ -109,6 +109,6 @@ def again(path: Path) -> dict[str, Any]:
         enroll=(about["enrolled"] or {}).get("clips", 0),
         intensity=(about["intensity"] or {}).get("estimator", ""),
     )
-    kept = {key: passport[key] for key in ("temperatures", "abstain_below", "conformal")}
+    kept = {key: metadata[key] for key in ("temperatures", "abstain_below", "conformal")}
     today = datetime.date.today().isoformat()
     return bundle.save(path=path, config=FeatureConfig(), created=today, **parts, **kept, **about)

@@ -250,10 +250,10 @@ def test_an_emotion_that_a_fold_never_heard_has_no_probability(table):
     p = found[[f"p_{label}" for label in sorted(FOUR)]]
     assert not p.isna().any(axis=None)
     assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
-    unheard = found["speaker"] == "05"
-    assert (found.loc[unheard, "p_calm"] == 0).all()
-    assert "calm" not in set(found.loc[unheard, "predicted"])
-    assert (found.loc[~unheard, "p_calm"] > 0).all()
+    unseen = found["speaker"] == "05"
+    assert (found.loc[unseen, "p_calm"] == 0).all()
+    assert "calm" not in set(found.loc[unseen, "predicted"])
+    assert (found.loc[~unseen, "p_calm"] > 0).all()
 
 
 @pytest.mark.parametrize("name", ["logistic", "xgboost"])

@@ -146,9 +146,7 @@ def test_refusals():
     ):
         assign_folds(RAVDESS, "kfold")
     for protocol in ("actors5", "loso"):
-        with pytest.raises(
-            CorpusError, match=r"1 speaker\(s\): testing on unheard speakers needs at least 2"
-        ):
+        with pytest.raises(CorpusError, match=r"1 speaker\(s\): testing on unseen speakers needs at least 2"):
             assign_folds(table(["ann"]), protocol)
     with pytest.raises(
         CorpusError,
@@ -267,7 +265,7 @@ def test_inner_folds_are_at_most_as_many_as_asked_for():
     few = inner_folds(table(["ann", "ben"], corpus="attic"), 3)
     assert (sorted(few.unique()), few.name, few.dtype.kind) == ([0, 1], "fold", "i")
     with pytest.raises(
-        CorpusError, match=r"^1 speaker in training: choosing on unheard speakers needs at least 2$"
+        CorpusError, match=r"^1 speaker in training: choosing on unseen speakers needs at least 2$"
     ):
         inner_folds(table(["ann"]), 3)
 
@@ -295,7 +293,7 @@ def test_what_is_too_little_is_said_with_its_remedy():
         "one emotion, sad: nothing to tell apart; add clips of another"
     ]
     assert doubts(told(MIN_SPEAKERS - 1, 3), "loso") == [
-        "4 speaker(s): loso tests on unheard speakers, and below 5 says little of the next one; add recordings of others"
+        "4 speaker(s): loso tests on unseen speakers, and below 5 says little of the next one; add recordings of others"
     ]
     assert doubts(told(9, 1)) == [
         f"{name}: 9 clip(s), at least 10 are needed; {remedy}" for name in ("happy", "sad")

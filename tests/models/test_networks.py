@@ -140,11 +140,7 @@ def test_one_view_starts_whitened_within_the_emotions(monkeypatch):
     with torch.inference_mode():
         known = module.known(*step._ready(step._frames(x)))
         found = module.whitening(known).numpy()
-    expected = (
-        estimators.WithinClassWhitening(0.5)
-        .fit(np.tile(known, (3, 1)), np.tile(y, 3))
-        .transform(known.numpy())
-    )
+    expected = estimators.WCCN(0.5).fit(np.tile(known, (3, 1)), np.tile(y, 3)).transform(known.numpy())
     # equal variances leave the axes free: the distances count
     assert np.allclose(pdist(found), pdist(expected), rtol=1e-3)
 

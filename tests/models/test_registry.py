@@ -26,7 +26,7 @@ from ser_lib.corpora import FOUR
 from ser_lib.errors import SerError
 from ser_lib.features import FeatureConfig, extraction, feature_names
 from ser_lib.models import DETERMINISTIC, MODELS, estimators, make
-from ser_lib.models.estimators import Balanced, WhitenedRegression, WithinClassWhitening
+from ser_lib.models.estimators import WCCN, Balanced, WCCNRegression
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
 
@@ -88,14 +88,14 @@ def pooled_covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def test_whitened_classes_have_unit_covariance(blobs):
     x, y = blobs
-    z = WithinClassWhitening(shrinkage=0).fit_transform(x, y)
+    z = WCCN(shrinkage=0).fit_transform(x, y)
     assert_allclose(pooled_covariance(z, y), np.eye(8), atol=1e-3)
     assert_allclose(z.mean(axis=0), 0, atol=1e-3)
 
 
 def test_distances_of_whitened_clips_are_mahalanobis_distances(blobs):
     x, y = blobs
-    z = WithinClassWhitening(shrinkage=0).fit_transform(x, y)
+    z = WCCN(shrinkage=0).fit_transform(x, y)
     inverse = np.linalg.inv(pooled_covariance(x, y))
     assert_allclose(pdist(z[:50]), pdist(x[:50], "mahalanobis", VI=inverse), rtol=1e-3)
 
@@ -103,7 +103,7 @@ def test_distances_of_whitened_clips_are_mahalanobis_distances(blobs):
 def test_the_nearest_whitened_mean_is_what_lda_says(blobs):
     x, y = blobs
     labels = np.unique(y)
-    z = WithinClassWhitening(shrinkage=0).fit_transform(x, y)
+    z = WCCN(shrinkage=0).fit_transform(x, y)
     nearest = labels[cdist(z, [z[y == label].mean(axis=0) for label in labels]).argmin(axis=1)]
     lda = LinearDiscriminantAnalysis(priors=[1 / 3] * 3).fit(x, y)
     assert np.mean(nearest == lda.predict(x)) > 0.998  # float32 decides on the border
@@ -111,7 +111,7 @@ def test_the_nearest_whitened_mean_is_what_lda_says(blobs):
 
 def test_full_shrinkage_scales_the_columns_and_no_more(blobs):
     x, y = blobs
-    z = WithinClassWhitening(shrinkage=1).fit_transform(x, y)
+    z = WCCN(shrinkage=1).fit_transform(x, y)
     scaled = x / np.sqrt(np.diag(pooled_covariance(x, y)))
     assert_allclose(pdist(z[:50]), pdist(scaled[:50]), rtol=1e-3)
 
@@ -121,7 +121,7 @@ def test_whitening_does_not_see_units(blobs, shrinkage):
     x, y = blobs
     rng = np.random.default_rng(1)
     other = x * rng.uniform(0.1, 10, 8) * rng.choice([-1, 1], 8) + x.std(axis=0) * rng.normal(0, 1, 8)
-    one, two = (WithinClassWhitening(shrinkage).fit_transform(part, y) for part in (x, other))
+    one, two = (WCCN(shrinkage).fit_transform(part, y) for part in (x, other))
     assert_allclose(pdist(one[:100]), pdist(two[:100]), rtol=2e-3)
 
 
@@ -129,15 +129,15 @@ def test_whitening_of_more_columns_than_clips_is_finite():
     rng = np.random.default_rng(0)
     x, y = rng.normal(0, 1, (20, 60)), np.repeat(["a", "b"], 10)
     x[:, 5] = 3  # constant
-    assert np.isfinite(WithinClassWhitening().fit_transform(x, y)).all()
+    assert np.isfinite(WCCN().fit_transform(x, y)).all()
 
 
 @pytest.mark.parametrize("labels", [["sad", "calm", "angry"], ["sad", "calm"]], ids=len)
 def test_whitened_regression_is_its_two_steps_in_one(blobs, labels):
     x, y = (part[np.isin(blobs[1], labels)] for part in blobs)
-    one = WhitenedRegression(0.5, 0.1).fit(x, y)
+    one = WCCNRegression(0.5, 0.1).fit(x, y)
     regression = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
-    two = make_pipeline(WithinClassWhitening(0.5), regression).fit(x, y)
+    two = make_pipeline(WCCN(0.5), regression).fit(x, y)
     assert_array_equal(one.classes_, two.classes_)
     assert_allclose(one.predict_proba(x), two.predict_proba(x), atol=1e-4)
 

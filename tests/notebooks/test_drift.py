@@ -54,7 +54,7 @@ CITED = (  # of other people's papers, and conventions
 
 
 @cache
-def passport() -> dict:
+def metadata() -> dict:
     return json.loads(bundle.DEFAULT.read_text(encoding="utf-8"))
 
 
@@ -100,7 +100,7 @@ def of_readme() -> list[str]:
         f"OpenAPI {openapi.rpartition('.')[0]}",
         f"{WORDS[round(5 * asked['accuracy'].default)]} answers in five",
         f"{WORDS[round(10 * asked['level'].default)]} times in ten",
-        f"by {passport()['training']['speakers']} North American actors",
+        f"by {metadata()['training']['speakers']} North American actors",
         f"is {card.LICENCE.partition(',')[0]}",
     ]
 
@@ -176,15 +176,15 @@ def test_a_table_typed_by_hand_is_refused_too():
 
 def test_the_model_card_is_what_the_passport_and_the_predictions_make():
     folder = REPORTS / "04_choose_and_export"
-    unheard = pd.read_parquet(folder / "predictions.parquet")
+    unseen = pd.read_parquet(folder / "predictions.parquet")
     groups = found("04_choose_and_export", metric="uar_group")
-    text = card.model_card(passport(), metrics.per_class(unheard, EIGHT), groups[groups["kind"] != "speaker"])
+    text = card.model_card(metadata(), metrics.per_class(unseen, EIGHT), groups[groups["kind"] != "speaker"])
     assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == text
 
 
 def test_the_passport_holds_the_metrics_of_the_report():
     run = "04_choose_and_export"
-    told, bounds = passport(), ["value", "low", "high"]
+    told, bounds = metadata(), ["value", "low", "high"]
     for metric, held in told["metrics"].items():
         (row,) = found(run, metric=metric, protocol=told["headline"]["protocol"]).to_dict("records")
         assert held == {name: row[name] for name in bounds}, metric

@@ -34,12 +34,10 @@ def out(tiny_corpus, tmp_path_factory):
         execution.Run("01_eda", "01_eda"),
         execution.Run("02_features", "02_features", {"feature_set": "compact"}),
         execution.Run("05_leakage_audit", "05_leakage_audit", {"seeds": "0", "model": "logistic"}),
-        execution.Run(
-            "08_what_helps", "08_what_helps", {"model": "logistic", "others": "whitened", "inner": 2}
-        ),
+        execution.Run("08_what_helps", "08_what_helps", {"model": "logistic", "others": "wccn", "inner": 2}),
     ]
     after_03 = [
-        execution.Run("04_choose_and_export", "04_choose_and_export", {"candidates": "majority,whitened"}),
+        execution.Run("04_choose_and_export", "04_choose_and_export", {"candidates": "majority,wccn"}),
         execution.Run("06_stress_and_transfer", "06_stress_and_transfer", {"models": "logistic"}),
     ]
     before = os.environ.get("SER_RAVDESS_DIR")
@@ -143,12 +141,12 @@ def test_predictions_and_metrics_tell_the_same(out):
 @pytest.mark.slow
 def test_the_exported_model_is_the_best_inside_the_folds_and_serves(out, tiny_corpus):
     chosen = bundle.load(out / "04_choose_and_export" / "ser.json")
-    assert chosen.passport["estimator"] == "whitened"
-    assert chosen.passport["chosen"]["inner_uar"]["majority"] == pytest.approx(1 / len(EIGHT))
-    assert chosen.passport["chosen"]["folds"] == 1
+    assert chosen.metadata["estimator"] == "wccn"
+    assert chosen.metadata["chosen"]["inner_uar"]["majority"] == pytest.approx(1 / len(EIGHT))
+    assert chosen.metadata["chosen"]["folds"] == 1
     predictions = pd.read_parquet(out / "04_choose_and_export" / "predictions.parquet")
     headline = metrics.score(predictions, EIGHT)  # trained with copies, so not the score in 03
-    assert list(chosen.passport["headline"].values())[:3] == pytest.approx(headline)
+    assert list(chosen.metadata["headline"].values())[:3] == pytest.approx(headline)
     answer = chosen.predict(next(tiny_corpus.rglob("*.wav")))
     assert answer["emotion"] in EIGHT
     assert set(answer["intensity"]) == {"normal", "strong"}

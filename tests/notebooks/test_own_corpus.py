@@ -82,14 +82,14 @@ def test_the_readme_leads_from_a_folder_to_a_served_prediction(clone, emodb):
     assert served["emotion"] == max(served["probabilities"], key=served["probabilities"].get)
     assert set(served["probabilities"]) == {"angry", "happy", "neutral", "sad"}
     assert served["probabilities"] == pytest.approx(predicted["probabilities"], abs=1e-6)
-    passport = bundle.load(clone / "my" / "model.json").passport
-    assert served["model"]["name"] == passport["name"] == "model"
-    assert passport["headline"]["low"] > 0.5  # twice chance, on speakers never heard
-    assert passport["training"]["speakers"] == 10
-    assert passport["licence"] == "not stated"
+    metadata = bundle.load(clone / "my" / "model.json").metadata
+    assert served["model"]["name"] == metadata["name"] == "model"
+    assert metadata["headline"]["low"] > 0.5  # twice chance, on speakers never heard
+    assert metadata["training"]["speakers"] == 10
+    assert metadata["licence"] == "not stated"
     card = (clone / "my" / "reports" / "served" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert f"{passport['training']['clips']} clips of 10 speakers of EMO-DB (Burkhardt et al. 2005)" in card
-    assert "RAVDESS" not in card + json.dumps(passport)
+    assert f"{metadata['training']['clips']} clips of 10 speakers of EMO-DB (Burkhardt et al. 2005)" in card
+    assert "RAVDESS" not in card + json.dumps(metadata)
 
 
 # --- without real recordings -----------------------------------------------------------------------
@@ -138,7 +138,7 @@ def one_line(done) -> str:
     [
         (
             lambda speaker, emotion, n: speaker == "02",
-            "1 speaker(s): testing on unheard speakers needs at least 2; add recordings of others",
+            "1 speaker(s): testing on unseen speakers needs at least 2; add recordings of others",
         ),
         (
             lambda speaker, emotion, n: emotion != "sad" or n < 2,
@@ -232,11 +232,11 @@ def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifes
         "reports", *corpus, "--name", "served", "--notebook", "04", *chosen, "-p", f"model_path={model}"
     )
     assert done.exit_code == 0, done.output
-    passport = bundle.load(model).passport
-    assert passport["classes"] == ["angry", "happy"]
-    assert (passport["enrolled"], passport["intensity"], passport["chosen"]["gain_of_copies"]) == (None,) * 3
-    assert passport["training"]["corpus"] == "mine"
-    assert passport["licence"] == "CC0"
+    metadata = bundle.load(model).metadata
+    assert metadata["classes"] == ["angry", "happy"]
+    assert (metadata["enrolled"], metadata["intensity"], metadata["chosen"]["gain_of_copies"]) == (None,) * 3
+    assert metadata["training"]["corpus"] == "mine"
+    assert metadata["licence"] == "CC0"
     page = (out / "served" / "index.html").read_text(encoding="utf-8")
     for told in ("is the only candidate", "called <code>neutral</code>", "known to be of two intensities"):
         assert told in page

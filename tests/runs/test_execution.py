@@ -126,7 +126,7 @@ def test_the_main_table_marks_the_random_split(tmp_path):
     content = {"run": {}, "results": [row("actors5", 0.5), row("random", 0.8)]}
     (tmp_path / "03_four" / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     table = index.main_table(index.read_results(tmp_path)).splitlines()
-    assert table[0] == "| emotions | model | unheard speakers (`actors5`) | random split ✗ |"
+    assert table[0] == "| emotions | model | unseen speakers (`actors5`) | random split ✗ |"
     assert table[2] == "| four | mlp | 50.0 % (40.0 to 60.0) | 80.0 % (70.0 to 90.0) |"
 
 
@@ -157,7 +157,7 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
     ]
     ladder = [
         *({"rung": "2 leaks", "metric": name, "same_speaker": 0.9} | rung for name in both),
-        *({"rung": "3 unheard", "metric": name, "same_speaker": 0.0} | rung for name in both),
+        *({"rung": "3 unseen", "metric": name, "same_speaker": 0.0} | rung for name in both),
     ]
     for run, content in (("04_choose_and_export", chosen), ("05_leakage_audit", ladder)):
         assert index.honest_table(tmp_path) == ""
@@ -173,11 +173,11 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
     cells = "60.0 % (50.0 to 70.0)"
     assert index.honest_table(tmp_path).splitlines()[2:] == [
         "| people | these clips; neutral and calm are one | | 40.0 % |",
-        f"| `n`, served | unheard speakers; neutral and calm are one | | {cells} |",
-        f"| `n`, served | unheard speakers | {cells} | {cells} |",
-        f"| `n`, served | unheard speakers, each left out in turn | {cells} | {cells} |",
-        f"| `stack` of a network and functionals | unheard speakers | {cells} | {cells} |",
-        f"| `m` | unheard; chance 12.5 % | {cells} | {cells} |",
+        f"| `n`, served | unseen speakers; neutral and calm are one | | {cells} |",
+        f"| `n`, served | unseen speakers | {cells} | {cells} |",
+        f"| `n`, served | unseen speakers, each left out in turn | {cells} | {cells} |",
+        f"| `stack` of a network and functionals | unseen speakers | {cells} | {cells} |",
+        f"| `m` | unseen; chance 12.5 % | {cells} | {cells} |",
         "",
     ]
 

@@ -30,7 +30,7 @@ def test_one_speaker_is_doubted_where_speakers_are_kept_apart():
     clips = grid(speakers=1, each=12)
     for protocol in ("actors5", "loso"):
         (doubt,) = doubts(clips, protocol)
-        assert doubt.startswith(f"1 speaker(s): {protocol} tests on unheard speakers")
+        assert doubt.startswith(f"1 speaker(s): {protocol} tests on unseen speakers")
         assert doubt.endswith("add recordings of others")
     assert doubts(clips, "random") == []
 

@@ -179,7 +179,7 @@ def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", block[0]))
     assert facts.pop("run").partition(" UTC, ")[2].endswith(" s")
     assert facts.pop("run again") == (
-        "the same figures to the last digit; on another CPU means over seeds on unheard speakers within 0.5 points, "
+        "the same figures to the last digit; on another CPU means over seeds on unseen speakers within 0.5 points, "
         "other figures within 3.5"
     )
     assert facts == {

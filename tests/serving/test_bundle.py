@@ -70,20 +70,20 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def tiny(saved, tmp_path):
-    """Path of the passport in a copy of the saved model."""
+    """Path of the metadata in a copy of the saved model."""
     shutil.copytree(saved[0], tmp_path / "model")
     return tmp_path / "model" / "tiny.json"
 
 
 def edit(path: Path, **changes) -> None:
-    """Change the passport."""
+    """Change the metadata."""
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 def again(path: Path, without: str = "", **changes) -> Model:
     """Save a model once more with other settings, and load it."""
     old = bundle.load(path)
-    kept = {key: old.passport[key] for key in ("temperatures", "abstain_below", "conformal", "created")}
+    kept = {key: old.metadata[key] for key in ("temperatures", "abstain_below", "conformal", "created")}
     fitted = {what: model for what, model in old.models.items() if what != without}
     known = {"typical": old.typical, "speakers": None if without == "enrolled" else old.speakers}
     bundle.save(fitted, path, config=old.config, **known, **kept | changes)
@@ -95,9 +95,9 @@ def test_round_trip(saved):
     loaded = bundle.load(folder / "tiny.json")
     np.testing.assert_array_equal(loaded.models["emotion"].predict_proba(X), model.predict_proba(X))
     assert loaded.config == FeatureConfig("compact")
-    assert loaded.passport["name"] == "tiny"
-    assert loaded.passport["licence"] == "CC0"
-    assert loaded.passport["classes"] == sorted(FOUR)
+    assert loaded.metadata["name"] == "tiny"
+    assert loaded.metadata["licence"] == "CC0"
+    assert loaded.metadata["classes"] == sorted(FOUR)
 
 
 @pytest.mark.parametrize("emotion", FOUR)
@@ -125,12 +125,12 @@ def test_the_files_of_a_model(tmp_path, name):
         "created": "2020-01-01",
     }
     here = provenance.versions()
-    passport = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
+    metadata = bundle.save({"emotion": models.make(name).fit(x, y)}, path, **kept)
     booster = {provenance.BOOSTER} if name == "xgboost" else set()
-    assert passport["libraries"] == {k: here[k] for k in here.keys() - {provenance.BOOSTER} | booster}
-    assert path.read_text(encoding="utf-8") == json.dumps(passport, indent=1) + "\n"
+    assert metadata["libraries"] == {k: here[k] for k in here.keys() - {provenance.BOOSTER} | booster}
+    assert path.read_text(encoding="utf-8") == json.dumps(metadata, indent=1) + "\n"
     assert path.with_suffix(".pkl").read_bytes()[:2] == b"\x80\x05"  # every Python since 3.8 reads it
-    assert bundle.load(path).passport == passport
+    assert bundle.load(path).metadata == metadata
 
 
 def test_same_clip_from_path_bytes_and_file(tiny, tmp_path):
@@ -240,8 +240,8 @@ def test_distance_is_one_at_the_farthest_hundredth():
 
 
 def test_golden_clips_are_what_they_were():
-    """Every passport tells how they were heard; a processor may round a sample one step of 16 bits otherwise."""
-    heard = [soundfile.read(io.BytesIO(clip), dtype="int16") for clip in bundle.golden_clips()]
+    """Every metadata tells how they were heard; a processor may round a sample one step of 16 bits otherwise."""
+    heard = [soundfile.read(io.BytesIO(clip), dtype="int16") for clip in bundle.self_test_clips()]
     assert [(len(samples), rate) for samples, rate in heard] == [(96_000, 48_000)] * 3
     made = [[17, 2217, -2763, 2867, 1], [33, 4918, 5698, -185, 2], [44, -981, -33, -748, 10]]
     np.testing.assert_allclose([x[[1, 4_801, 24_003, 70_007, 95_999]] for x, _ in heard], made, atol=1)
@@ -249,16 +249,16 @@ def test_golden_clips_are_what_they_were():
 
 def test_golden_clips_tell_another_model(tiny):
     edit(tiny, temperatures={"emotion": 2.5, "intensity": 1.0, "enrolled": 1.0})
-    with pytest.raises(BundleError, match=r"tiny: a golden clip is \w+ with 0\.\d+, the passport says"):
+    with pytest.raises(BundleError, match=r"tiny: a self-test clip is \w+ with 0\.\d+, the metadata says"):
         bundle.load(tiny)
 
 
 def test_golden_clips_may_differ_by_the_tolerance(tiny, monkeypatch):
-    golden = json.loads(tiny.read_text(encoding="utf-8"))["golden"]
+    golden = json.loads(tiny.read_text(encoding="utf-8"))["self_test"]
     label, p = next(iter(golden[0].items()))
-    edit(tiny, golden=[golden[0] | {label: p + 0.25}, *golden[1:]])
-    monkeypatch.setattr(bundle, "GOLDEN_TOLERANCE", abs(p - (p + 0.25)))
-    assert bundle.load(tiny).passport["golden"][0][label] == p + 0.25
+    edit(tiny, self_test=[golden[0] | {label: p + 0.25}, *golden[1:]])
+    monkeypatch.setattr(bundle, "SELF_TEST_TOLERANCE", abs(p - (p + 0.25)))
+    assert bundle.load(tiny).metadata["self_test"][0][label] == p + 0.25
 
 
 def test_bad_clip_is_named(tiny):
@@ -281,7 +281,7 @@ def test_altered_pickle_is_refused_unread(tiny, tmp_path):
     tiny.with_suffix(".pkl").write_bytes(content)
     found = sha256(content).hexdigest()[:12]
     with pytest.raises(
-        BundleError, match=rf"tiny\.pkl: SHA-256 {found}… is not the passport's; .*not loaded"
+        BundleError, match=rf"tiny\.pkl: SHA-256 {found}… is not the metadata's; .*not loaded"
     ):
         bundle.load(tiny)
     assert not (tmp_path / "owned").exists()
@@ -321,7 +321,7 @@ def test_one_flipped_bit_is_refused(tiny):
     content = bytearray(tiny.with_suffix(".pkl").read_bytes())
     content[len(content) // 2] ^= 1
     tiny.with_suffix(".pkl").write_bytes(content)
-    with pytest.raises(BundleError, match="is not the passport's"):
+    with pytest.raises(BundleError, match="is not the metadata's"):
         bundle.load(tiny)
 
 
@@ -349,7 +349,7 @@ def test_missing_file_is_named(tiny, suffix, remedy):
 @pytest.mark.parametrize("text", ["", "{", '{"name": "tiny"', "\x80\x05binary"])
 def test_broken_passport_is_refused(tiny, text):
     tiny.write_text(text, encoding="latin-1")
-    with pytest.raises(BundleError, match=r"tiny\.json: not a passport \("):
+    with pytest.raises(BundleError, match=r"tiny\.json: not a metadata \("):
         bundle.load(tiny)
 
 
@@ -365,11 +365,11 @@ def test_refused_files_are_named_with_the_remedy(tiny, tmp_path):
     assert refusal(missing) == f"{missing}: no such file; {bundle.CHOOSE}"
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read (Is a directory); {bundle.CHOOSE}"
     tiny.write_text("[1]", encoding="utf-8")
-    assert refusal(tiny) == f"{tiny}: not a passport (it lacks {', '.join(bundle.REQUIRED)}); {bundle.CHOOSE}"
+    assert refusal(tiny) == f"{tiny}: not a metadata (it lacks {', '.join(bundle.REQUIRED)}); {bundle.CHOOSE}"
     tiny.write_text(
-        json.dumps({name: value for name, value in whole.items() if name != "golden"}), encoding="utf-8"
+        json.dumps({name: value for name, value in whole.items() if name != "self_test"}), encoding="utf-8"
     )
-    assert refusal(tiny) == f"{tiny}: not a passport (it lacks golden); {bundle.CHOOSE}"
+    assert refusal(tiny) == f"{tiny}: not a metadata (it lacks golden); {bundle.CHOOSE}"
 
 
 def test_refused_features_are_named_with_the_remedy(tiny):
@@ -381,7 +381,7 @@ def test_refused_features_are_named_with_the_remedy(tiny):
 
 
 def of_other_versions(path: Path) -> str:
-    """Have a passport say other versions, and return how these are told."""
+    """Have a metadata say other versions, and return how these are told."""
     here = provenance.versions()
     edit(path, libraries=here | {"numpy": "0.1", "scipy": "0.2", "cupy": "1"})
     listed = f"numpy 0.1 (here {here['numpy']}), scipy 0.2 (here {here['scipy']}), cupy 1 (here None)"
@@ -394,16 +394,16 @@ def test_other_versions_that_hear_the_same_are_loaded_with_one_warning(tiny, mon
     monkeypatch.setattr("sklearn.base.__version__", "0.1")  # whose own warnings are many
     with pytest.warns(bundle.VersionWarning) as told:
         model = bundle.load(tiny)
-    assert [str(one.message) for one in told] == [f"{made}; it hears its golden clips as it must"]
+    assert [str(one.message) for one in told] == [f"{made}; it hears its self-test clips as it must"]
     assert model.predict(clip) == expected
 
 
 def test_other_versions_that_hear_otherwise_are_refused(tiny):
-    found, *others = json.loads(tiny.read_text(encoding="utf-8"))["golden"]
+    found, *others = json.loads(tiny.read_text(encoding="utf-8"))["self_test"]
     made, label = of_other_versions(tiny), next(iter(found))
-    edit(tiny, golden=[found | {label: 2.0}, *others])
+    edit(tiny, self_test=[found | {label: 2.0}, *others])
     assert refusal(tiny) == (
-        f"{made}; tiny: a golden clip is {label} with {found[label]}, the passport says 2.0; "
+        f"{made}; tiny: a self-test clip is {label} with {found[label]}, the metadata says 2.0; "
         f"features or libraries differ; {bundle.RETRAIN}"
     )
 
@@ -421,27 +421,29 @@ def test_other_versions_that_do_not_run_are_refused(tiny, monkeypatch, error, st
 
 def test_golden_clips_tell_of_every_model(tiny):
     """Of the emotion, of the intensity, and of the emotion beside a reference."""
-    first, *others = again(tiny).passport["golden"]
+    first, *others = again(tiny).metadata["self_test"]
     parts = {"calm", "of strong intensity", "calm beside another"}
     assert parts <= set(first)
     assert parts - {"calm beside another"} == parts & set(others[0])
     for label in parts:
-        edit(tiny, golden=[first | {label: 2.0}, *others])
-        assert f"tiny: a golden clip is {label} with {first[label]}, the passport says 2.0;" in refusal(tiny)
+        edit(tiny, self_test=[first | {label: 2.0}, *others])
+        assert f"tiny: a self-test clip is {label} with {first[label]}, the metadata says 2.0;" in refusal(
+            tiny
+        )
 
 
 def test_refused_golden_clips_are_named_with_the_remedy(tiny):
-    found, *others = json.loads(tiny.read_text(encoding="utf-8"))["golden"]
+    found, *others = json.loads(tiny.read_text(encoding="utf-8"))["self_test"]
     label = next(iter(found))
-    edit(tiny, golden=[dict.fromkeys(found, 2.0), *others])
+    edit(tiny, self_test=[dict.fromkeys(found, 2.0), *others])
     assert refusal(tiny) == (
-        f"tiny: a golden clip is {label} with {found[label]}, the passport says 2.0; "
+        f"tiny: a self-test clip is {label} with {found[label]}, the metadata says 2.0; "
         f"features or libraries differ; {bundle.RETRAIN}"
     )
-    edit(tiny, golden=[{"bored": 0.5}, *others])
-    assert "a golden clip is bored with None, the passport says 0.5;" in refusal(tiny)
-    edit(tiny, golden=[found, others[0]])
-    assert refusal(tiny) == f"tiny: its passport has 2 golden clips of 3; {bundle.RETRAIN}"
+    edit(tiny, self_test=[{"bored": 0.5}, *others])
+    assert "a self-test clip is bored with None, the metadata says 0.5;" in refusal(tiny)
+    edit(tiny, self_test=[found, others[0]])
+    assert refusal(tiny) == f"tiny: its metadata has 2 self-test clips of 3; {bundle.RETRAIN}"
 
 
 def test_refused_pickles_are_named_with_the_remedy(tiny):
@@ -452,7 +454,7 @@ def test_refused_pickles_are_named_with_the_remedy(tiny):
     pickled.write_bytes(b"hello")
     found = sha256(b"hello").hexdigest()[:12]
     assert refusal(tiny) == (
-        f"{pickled}: SHA-256 {found}… is not the passport's; the file was altered and is not loaded; {bundle.RETRAIN}"
+        f"{pickled}: SHA-256 {found}… is not the metadata's; the file was altered and is not loaded; {bundle.RETRAIN}"
     )
     pickled.write_bytes(b"")
     edit(tiny, sha256=sha256(b"").hexdigest())
@@ -468,10 +470,10 @@ def test_the_same_model_keeps_its_date(tmp_path):
     save_tiny(path, licence="CC0", created="2021-02-03")
     assert (path.read_bytes(), path.with_suffix(".pkl").read_bytes()) == before
     save_tiny(path, licence="CC BY", created="2021-02-03")
-    assert bundle.read_passport(path)["created"] == "2021-02-03"
+    assert bundle.read_metadata(path)["created"] == "2021-02-03"
     path.write_text("{}", encoding="utf-8")
     save_tiny(path, created="2022-02-03")
-    assert bundle.read_passport(path)["created"] == "2022-02-03"
+    assert bundle.read_metadata(path)["created"] == "2022-02-03"
 
 
 def test_a_library_that_is_not_there_is_absent(monkeypatch):
@@ -504,7 +506,7 @@ def test_a_damaged_pickle_is_trained_again_from_the_shipped_tables(tmp_path):
         whole.predict(clip)["probabilities"], abs=0.01
     )
     for key in ("metrics", "headline", "temperatures", "training", "chosen"):
-        assert again.passport[key] == whole.passport[key]
+        assert again.metadata[key] == whole.metadata[key]
 
 
 @shipped

@@ -10,8 +10,8 @@ from ser_lib.runs.ledger import REPORTS
 from ser_lib.serving import bundle, card
 
 
-def passport(corpus: str, **training) -> dict:
-    """The shipped passport, of another corpus."""
+def metadata(corpus: str, **training) -> dict:
+    """The shipped metadata, of another corpus."""
     shipped = json.loads(bundle.DEFAULT.read_text(encoding="utf-8"))
     told = {"corpus": corpus, "data_hash": "ab12", "clips": 339, "speakers": 10, "copies": 0, "seed": 0}
     chosen = shipped["chosen"] | {"gain_of_copies": None}
@@ -45,7 +45,7 @@ def test_the_shipped_model_is_of_ravdess():
 
 
 def test_a_known_corpus_is_named_and_nothing_is_told_of_ravdess():
-    text = card.model_card(passport("emodb"))
+    text = card.model_card(metadata("emodb"))
     assert "339 clips of 10 speakers of EMO-DB (Burkhardt et al. 2005): acted, German" in text
     assert "**Licence.** not stated. The code" in text
     for other in ("RAVDESS", "copies", "studio recordings. Noise", "06_stress"):
@@ -53,14 +53,14 @@ def test_a_known_corpus_is_named_and_nothing_is_told_of_ravdess():
 
 
 def test_a_corpus_of_ones_own_is_not_described():
-    text = card.model_card(passport("patients_of_dr_x", copies=1017))
+    text = card.model_card(metadata("patients_of_dr_x", copies=1017))
     assert "of a corpus of one's own, whose language" in text
     assert "and 1017 copies of them" in text
     assert "dr_x" not in text  # the name of a file may be nobody's business
 
 
 def test_several_corpora_are_all_told():
-    text = card.model_card(passport("emodb+mine+ravdess"))
+    text = card.model_card(metadata("emodb+mine+ravdess"))
     assert "EMO-DB (Burkhardt et al. 2005)" in text
     assert "; a corpus of one's own" in text
     assert "; RAVDESS (Livingstone" in text

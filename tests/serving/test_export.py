@@ -28,7 +28,7 @@ N = 300
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Path of the passport of a small saved model; to be read, not changed."""
+    """Path of the metadata of a small saved model; to be read, not changed."""
     path = tmp_path_factory.mktemp("export") / "tiny.json"
     save_tiny(path)
     return path
@@ -56,11 +56,11 @@ def stand_in(model, labels, temperature=1.7):
     """As much of a bundle as a graph needs."""
     about = {"name": "m", "version": "0", "classes": labels, "temperatures": {"emotion": temperature}}
     about |= {"feature_names": [f"f{i}" for i in range(12)], "feature_config": {}, "sha256": "0"}
-    return SimpleNamespace(models={"emotion": model}, passport=about)
+    return SimpleNamespace(models={"emotion": model}, metadata=about)
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c", "d"]], ids=["two", "four"])
-@pytest.mark.parametrize("name", ["logistic", "whitened", "mlp", "mlp300"])
+@pytest.mark.parametrize("name", ["logistic", "wccn", "mlp", "mlp300"])
 def test_the_graph_answers_as_the_model(name, labels):
     """Also on values that it was fitted on (ties among the quantiles) and beyond all of them."""
     pytest.importorskip("onnx", reason=EXTRA)
@@ -126,9 +126,9 @@ def test_an_exported_graph_hears_clips_as_the_bundle_does(tiny, tmp_path):
     assert "105 features to 4 emotions" in done.output
     model = bundle.load(tiny)
     told = {prop.key: prop.value for prop in onnx.load(out).metadata_props}
-    assert json.loads(told["feature_names"]) == model.passport["feature_names"]
-    assert json.loads(told["feature_config"]) == model.passport["feature_config"]
-    assert told["passport_sha256"] == sha256(tiny.read_bytes()).hexdigest()
+    assert json.loads(told["feature_names"]) == model.metadata["feature_names"]
+    assert json.loads(told["feature_config"]) == model.metadata["feature_config"]
+    assert told["metadata_sha256"] == sha256(tiny.read_bytes()).hexdigest()
     for emotion in ("happy", "calm", "fearful"):
         clip = wav(speech(emotion, 5))
         answer = model.predict(clip)["probabilities"]

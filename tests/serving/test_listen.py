@@ -22,7 +22,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Path of the passport of a small saved model; to be read, not changed."""
+    """Path of the metadata of a small saved model; to be read, not changed."""
     path = tmp_path_factory.mktemp("listen") / "tiny.json"
     save_tiny(path)
     return path

@@ -80,7 +80,7 @@ def scratch(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def passport(tmp_path_factory):
+def metadata(tmp_path_factory):
     """Path of a small model."""
     path = tmp_path_factory.mktemp("model") / "tiny.json"
     save_tiny(path, headline={"uar": 0.5, "low": 0.4, "high": 0.6, "protocol": "actors5", "emotions": "four"})
@@ -88,10 +88,10 @@ def passport(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(passport, scratch):
+def server(metadata, scratch):
     """Address of a running server, which must still run after the last test."""
     log = []
-    process, address = serving("--model", passport, log=log, TMPDIR=str(scratch))
+    process, address = serving("--model", metadata, log=log, TMPDIR=str(scratch))
     yield address
     assert process.poll() is None
     process.terminate()
@@ -203,15 +203,15 @@ def test_health_ready_and_model(server):
     assert about["limits"] == {"max_bytes": 20_000_000, "max_seconds": 600, "max_files": 16}
 
 
-def test_not_ready_says_why(passport, monkeypatch):
+def test_not_ready_says_why(metadata, monkeypatch):
     import serve
 
-    client = serve.create_app(SETTINGS | {"model": passport}).test_client()
+    client = serve.create_app(SETTINGS | {"model": metadata}).test_client()
     assert client.get("/ready").status_code == 200
     monkeypatch.setattr(calibration, "sharpen", lambda p, temperature: p**9)
     response = client.get("/ready")
     assert response.status_code == 503
-    assert response.json["detail"].startswith("tiny: a golden clip is ")
+    assert response.json["detail"].startswith("tiny: a self-test clip is ")
 
 
 def test_metrics(server, clip):
@@ -247,21 +247,21 @@ def test_several_files_are_answered_one_by_one(server, clip):
     )
 
 
-def test_references(server, passport):
+def test_references(server, metadata):
     own = [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
     content = wav(speech("calm", 1))
     files = [("file", ("clip.wav", content)), *(("reference", ("own.wav", one)) for one in own)]
     answer = requests.post(f"{server}/predict", files=files, timeout=60).json()
-    assert answer == {"file": "clip.wav"} | bundle.load(passport).predict(content, references=own)
+    assert answer == {"file": "clip.wav"} | bundle.load(metadata).predict(content, references=own)
     files[1] = ("reference", ("own.wav", b"hello"))
     assert "not audio" in problem(requests.post(f"{server}/predict", files=files, timeout=60), 422)
 
 
-def test_timeline_as_json_and_csv(server, passport):
+def test_timeline_as_json_and_csv(server, metadata):
     content = wav(np.tile(speech("happy", 1), 10))
     ask = {"url": f"{server}/predict?timeline=1", "files": {"file": ("long.wav", content)}, "timeout": 60}
     answer = requests.post(**ask).json()
-    windows = list(bundle.load(passport).timeline(content))
+    windows = list(bundle.load(metadata).timeline(content))
     assert answer == {
         "file": "long.wav",
         "duration_s": 12.0,
@@ -280,12 +280,12 @@ def test_timeline_as_json_and_csv(server, passport):
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "m4a", "webm"])
-def test_served_and_called_answers_are_the_same(server, passport, clip, kind, tmp_path):
+def test_served_and_called_answers_are_the_same(server, metadata, clip, kind, tmp_path):
     path = tmp_path / f"clip.{kind}"
     path.write_bytes(encode(clip, kind))
     served = send(server, path.read_bytes(), path.name).json()
     said = subprocess.run(
-        [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(passport)],
+        [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(metadata)],
         capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     called = json.loads(said.stdout)
@@ -299,9 +299,9 @@ def test_served_and_called_answers_are_the_same(server, passport, clip, kind, tm
 # --- limits, and the end ---
 
 
-def test_beyond_the_limit_is_503(passport):
+def test_beyond_the_limit_is_503(metadata):
     log = []
-    process, address = serving("--model", passport, "--threads", "1", "--wait", "0.05", log=log)
+    process, address = serving("--model", metadata, "--threads", "1", "--wait", "0.05", log=log)
     content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda _: send(address, content), range(12)))
@@ -317,8 +317,8 @@ def test_beyond_the_limit_is_503(passport):
     assert not [line for line in log if "queue" in line]  # a log of every wait would fill a pipe nobody reads
 
 
-def test_what_is_under_way_is_answered_after_sigterm(passport):
-    process, address = serving("--model", passport, "--threads", "2", "--wait", "30")
+def test_what_is_under_way_is_answered_after_sigterm(metadata):
+    process, address = serving("--model", metadata, "--threads", "2", "--wait", "30")
     content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(send, address, content) for _ in range(4)]
@@ -342,10 +342,10 @@ def test_a_request_that_breaks_off_harms_nobody(server, clip):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="gunicorn needs a POSIX system")
-def test_the_app_is_found_by_other_servers(passport, monkeypatch):
+def test_the_app_is_found_by_other_servers(metadata, monkeypatch):
     import serve
 
-    monkeypatch.setenv("SER_MODEL", str(passport))
+    monkeypatch.setenv("SER_MODEL", str(metadata))
     monkeypatch.setenv("SER_MAX_FILES", "3")
     client = serve.create_app().test_client()
     assert client.get("/model").json["limits"]["max_files"] == 3
@@ -408,11 +408,11 @@ def test_malformed_http(server):
     assert b"application/problem+json" in answer
 
 
-def test_unexpected_error_shows_no_inside(passport, monkeypatch):
+def test_unexpected_error_shows_no_inside(metadata, monkeypatch):
     import serve
     from ser_lib.serving.model import Model
 
-    client = serve.create_app(SETTINGS | {"model": passport}).test_client()
+    client = serve.create_app(SETTINGS | {"model": metadata}).test_client()
     monkeypatch.setattr(Model, "predict", lambda *_, **__: 1 / 0)
     response = client.post("/predict", data={"file": (io.BytesIO(b"RIFF"), "clip.wav")})
     assert response.status_code == 500
@@ -438,10 +438,10 @@ def test_missing_model_is_one_line(tmp_path):
     assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", said)
 
 
-def test_other_versions_are_in_the_log_once(passport, tmp_path):
-    shutil.copy(passport.with_suffix(".pkl"), tmp_path)
-    about = json.loads(passport.read_text(encoding="utf-8"))
-    other = tmp_path / passport.name
+def test_other_versions_are_in_the_log_once(metadata, tmp_path):
+    shutil.copy(metadata.with_suffix(".pkl"), tmp_path)
+    about = json.loads(metadata.read_text(encoding="utf-8"))
+    other = tmp_path / metadata.name
     other.write_text(
         json.dumps(about | {"libraries": about["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
     )
@@ -457,8 +457,8 @@ def test_other_versions_are_in_the_log_once(passport, tmp_path):
     assert serves.startswith("Serving on")
 
 
-def test_port_in_use_is_one_line(server, passport):
-    code, said = run("--model", passport, SER_PORT=server.rsplit(":")[-1])
+def test_port_in_use_is_one_line(server, metadata):
+    code, said = run("--model", metadata, SER_PORT=server.rsplit(":")[-1])
     assert code == 1
     assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
 

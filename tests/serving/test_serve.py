@@ -14,8 +14,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from pathlib import Path
 
 import av
 import numpy as np
@@ -31,7 +29,6 @@ from ser_lib.corpora import FOUR
 from ser_lib.evaluation import calibration
 from ser_lib.serving import bundle
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 48_000  # what browsers record
 SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
 
@@ -505,56 +502,6 @@ def test_page_and_assets(server, path, kind):
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", response.text)
 
 
-class Browser:
-    """One page of headless Chromium, driven over the DevTools protocol."""
-
-    def __init__(self, profile: Path):
-        websocket = pytest.importorskip("websocket")
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-            "--disable-background-networking --disable-component-update --remote-debugging-port=0"
-        )
-        self.process = subprocess.Popen(
-            [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        ready = profile / "DevToolsActivePort"
-        wait_for(lambda: ready.is_file() and ready.read_text(encoding="utf-8").count("\n"))
-        port = ready.read_text(encoding="utf-8").split()[0]
-        pages = requests.get(f"http://127.0.0.1:{port}/json", timeout=10).json()
-        address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
-        self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
-        self.ids, self.events = count(1), []
-
-    def __call__(self, method: str, **parameters) -> dict:
-        number = next(self.ids)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while (message := json.loads(self.socket.recv())).get("id") != number:
-            self.events.append(message)
-        return message["result"]
-
-    def value(self, expression: str):
-        """What a JavaScript expression is in the page."""
-        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def choose(self, path: Path) -> None:
-        """Set the file input, as a user does in the file dialogue."""
-        page = self("DOM.getDocument")["root"]["nodeId"]
-        node = self("DOM.querySelector", nodeId=page, selector="input[type=file]")["nodeId"]
-        self("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
-
-    def errors(self) -> list[dict]:
-        """What the console shows in red."""
-        return [
-            event
-            for event in self.events
-            if event["method"] == "Runtime.exceptionThrown"
-            or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
-            or (event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] == "error")
-        ]
-
-
 def wait_for(what, seconds: float = 60):
     """Call until it is true, and return it."""
     end = time.monotonic() + seconds
@@ -564,42 +511,28 @@ def wait_for(what, seconds: float = 60):
     return value
 
 
-@pytest.fixture
-def browser(tmp_path):
-    """A browser with an empty profile."""
-    browser = Browser(tmp_path / "profile")
-    yield browser
-    browser.process.terminate()
-    browser.process.wait(30)
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="needs chromium on the path to show the page")
-def test_page_in_a_browser(server, browser, clip, tmp_path):
+def test_page_in_a_browser(server, open_page, clip, tmp_path):
     (tmp_path / "clip.wav").write_bytes(encode(clip, "wav"))
     (tmp_path / "note.wav").write_text("hello", encoding="utf-8")
-    for domain in ("Page", "Runtime", "Log", "DOM"):
-        browser(f"{domain}.enable")
-    browser("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
-    browser("Page.navigate", url=server)
-    wait_for(lambda: browser.value("document.querySelectorAll('#bars li').length") == len(FOUR))
-    assert "50%" in browser.value("document.querySelector('footer').innerText")
+    page = open_page(server, width=360, height=740)
+    page.locator(f"#bars li:nth-child({len(FOUR)})").wait_for()
+    assert "50%" in page.locator("footer").inner_text()
 
-    browser.choose(tmp_path / "clip.wav")
-    said = wait_for(lambda: browser.value("document.querySelector('.emotion')?.innerText"))
-    assert said.lower() == "fearful"
-    bars = browser.value("document.querySelector('#bars').innerText").lower().split()
+    page.set_input_files("#file", tmp_path / "clip.wav")
+    assert page.locator(".emotion").inner_text() == "Fearful"
+    bars = page.locator("#bars").inner_text().lower().split()
     assert bars[0] == "fearful"
     assert set(bars[::2]) == set(FOUR)
-    verdict = browser.value("document.querySelector('#verdict').innerText")
+    verdict = page.locator("#verdict").inner_text()
     assert "of audio." in verdict
     assert " intensity (" in verdict
-    colour = "getComputedStyle(document.querySelector('.fill')).backgroundColor"
-    assert browser.value(colour) == "rgb(123, 79, 163)"
-    assert browser.value("document.querySelector('#error').innerText") == ""
-    assert browser.value("document.documentElement.scrollWidth") == 360
-    assert not browser.errors()
+    colour = page.locator(".fill").first.evaluate("fill => getComputedStyle(fill).backgroundColor")
+    assert colour == "rgb(123, 79, 163)"
+    assert page.locator("#error").inner_text() == ""
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert not [message for message in page.console_messages() if message.type == "error"]
 
-    browser.choose(tmp_path / "note.wav")
-    told = wait_for(lambda: browser.value("document.querySelector('[role=alert]').innerText"))
-    assert told.startswith("note.wav: not audio")
-    assert browser.value("document.querySelector('.emotion')") is None
+    page.set_input_files("#file", tmp_path / "note.wav")
+    assert page.locator("#error:not(:empty)").inner_text().startswith("note.wav: not audio")
+    assert page.locator(".emotion").count() == 0
+    page.clear_console_messages()  # the browser's own line on the status 422

@@ -34,7 +34,7 @@ REASON = "the confidence (31%) is below 55%"
 
 
 def shares(best: str, p: float) -> dict[str, float]:
-    """Probabilities with p for the best and the rest falling off."""
+    """Probabilities: p for the best, falling ones for the rest."""
     rest = [emotion for emotion in EIGHT if emotion != best]
     weights = 0.6 ** np.arange(len(rest))
     falling = (1 - p) * weights / weights.sum()
@@ -92,7 +92,7 @@ MODEL = {
 
 
 def create_app(seen: list) -> Flask:
-    """The endpoints of the page; what was asked is added to `seen`."""
+    """The endpoints of the page; each request to /predict is added to `seen`."""
     app = Flask(__name__, static_folder=ROOT / "ser_lib" / "serving" / "web", static_url_path="/web")
     app.json.sort_keys = False
 
@@ -139,7 +139,7 @@ def create_app(seen: list) -> Flask:
 
 @pytest.fixture(scope="module")
 def seen() -> list[dict]:
-    """What the server was asked, in order."""
+    """The requests to /predict, in order."""
     return []
 
 
@@ -157,7 +157,7 @@ def page_server(seen):
 
 
 def voice(seconds: float) -> np.ndarray:
-    """A buzz with syllables, loud enough to be seen."""
+    """A buzz with syllables, loud enough for its waveform to show."""
     t = np.arange(int(seconds * RATE)) / RATE
     buzz = sum(np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 12))
     syllables = np.clip(np.sin(2 * np.pi * 1.7 * t) + 0.3 * np.sin(2 * np.pi * 0.4 * t), 0, 1) ** 1.5

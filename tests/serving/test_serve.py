@@ -34,7 +34,7 @@ SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
-    """serve.py on a free port, unable to write a byte to any file, and deaf to SIGINT as in a script's background."""
+    """serve.py on a free port, that cannot write to any file and ignores SIGINT, as a script's background job does."""
 
     def no_writing():
         import resource
@@ -53,7 +53,7 @@ def start(*arguments, **environment) -> subprocess.Popen:
 
 
 def serving(*arguments, log: list | None = None, **environment) -> tuple[subprocess.Popen, str]:
-    """A server that is ready, and its address; what it says goes into `log`."""
+    """A server that is ready, and its address; its standard error goes into `log`."""
     process, log = start(*arguments, **environment), [] if log is None else log
 
     def read():
@@ -129,7 +129,7 @@ def problem(response: requests.Response, status: int) -> str:
 
 @pytest.fixture(scope="module")
 def clip():
-    """A clip that the model has learnt, at the rate of browsers."""
+    """A clip that the model was trained on, at the sample rate of browsers."""
     return audio.resample(speech("fearful", 1), 16_000, RATE)
 
 
@@ -200,7 +200,7 @@ def test_health_ready_and_model(server):
     assert about["limits"] == {"max_bytes": 20_000_000, "max_seconds": 600, "max_files": 16}
 
 
-def test_not_ready_says_why(metadata, monkeypatch):
+def test_not_ready_gives_the_reason(metadata, monkeypatch):
     import serve
 
     client = serve.create_app(SETTINGS | {"model": metadata}).test_client()
@@ -277,15 +277,15 @@ def test_timeline_as_json_and_csv(server, metadata):
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "m4a", "webm"])
-def test_served_and_called_answers_are_the_same(server, metadata, clip, kind, tmp_path):
+def test_server_and_command_line_agree(server, metadata, clip, kind, tmp_path):
     path = tmp_path / f"clip.{kind}"
     path.write_bytes(encode(clip, kind))
     served = send(server, path.read_bytes(), path.name).json()
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(metadata)],
         capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    called = json.loads(said.stdout)
+    called = json.loads(process.stdout)
     assert served.pop("file") == path.name
     assert called.pop("file") == str(path)
     for key in ("probabilities", "intensity", "confidence"):
@@ -296,7 +296,7 @@ def test_served_and_called_answers_are_the_same(server, metadata, clip, kind, tm
 # --- limits, and the end ---
 
 
-def test_beyond_the_limit_is_503(metadata):
+def test_too_many_requests_at_once_are_503(metadata):
     log = []
     process, address = serving("--model", metadata, "--threads", "1", "--wait", "0.05", log=log)
     content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
@@ -314,7 +314,7 @@ def test_beyond_the_limit_is_503(metadata):
     assert not [line for line in log if "queue" in line]  # a log of every wait would fill a pipe nobody reads
 
 
-def test_what_is_under_way_is_answered_after_sigterm(metadata):
+def test_requests_in_progress_are_answered_after_sigterm(metadata):
     process, address = serving("--model", metadata, "--threads", "2", "--wait", "30")
     content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
     with ThreadPoolExecutor(4) as pool:
@@ -328,7 +328,7 @@ def test_what_is_under_way_is_answered_after_sigterm(metadata):
         requests.get(f"{address}/health", timeout=5)
 
 
-def test_a_request_that_breaks_off_harms_nobody(server, clip):
+def test_aborted_requests_do_no_harm(server, clip):
     host, port = server.removeprefix("http://").split(":")
     for _ in range(20):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -339,7 +339,7 @@ def test_a_request_that_breaks_off_harms_nobody(server, clip):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="gunicorn needs a POSIX system")
-def test_the_app_is_found_by_other_servers(metadata, monkeypatch):
+def test_create_app_reads_its_settings_from_the_environment(metadata, monkeypatch):
     import serve
 
     monkeypatch.setenv("SER_MODEL", str(metadata))
@@ -353,7 +353,7 @@ def test_the_app_is_found_by_other_servers(metadata, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "found"),
+    ("name", "content", "detail"),
     [
         ("note.wav", b"This is a text.\n" * 100, r"note\.wav: not audio, or damaged"),
         ("empty.wav", b"", r"empty\.wav: empty file \(0 bytes\)"),
@@ -362,8 +362,8 @@ def test_the_app_is_found_by_other_servers(metadata, monkeypatch):
         ("silent.wav", wav(np.zeros(16_000)), r"silent\.wav: silent"),
     ],
 )
-def test_what_is_no_clip_is_refused_by_name(server, name, content, found):
-    assert re.match(found, problem(send(server, content, name), 422))
+def test_refusal_names_the_file(server, name, content, detail):
+    assert re.match(detail, problem(send(server, content, name), 422))
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_malformed_http(server):
     assert b"application/problem+json" in answer
 
 
-def test_unexpected_error_shows_no_inside(metadata, monkeypatch):
+def test_unexpected_error_shows_no_traceback(metadata, monkeypatch):
     import serve
     from ser_lib.serving.model import Model
 
@@ -423,16 +423,16 @@ def test_unexpected_error_shows_no_inside(metadata, monkeypatch):
 
 
 def run(*arguments, **environment) -> tuple[int, str]:
-    """Exit code and what serve.py says on standard error, for starts that end at once."""
+    """Exit code and standard error of a serve.py that ends at once."""
     process = start(*arguments, **environment)
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
+    _, output = process.communicate(timeout=60)
+    return process.returncode, output
 
 
 def test_missing_model_is_one_line(tmp_path):
-    code, said = run(SER_MODEL=str(tmp_path / "none.json"))
+    code, output = run(SER_MODEL=str(tmp_path / "none.json"))
     assert code == 1
-    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", said)
+    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", output)
 
 
 def test_other_versions_are_in_the_log_once(metadata, tmp_path):
@@ -455,27 +455,27 @@ def test_other_versions_are_in_the_log_once(metadata, tmp_path):
 
 
 def test_port_in_use_is_one_line(server, metadata):
-    code, said = run("--model", metadata, SER_PORT=server.rsplit(":")[-1])
+    code, output = run("--model", metadata, SER_PORT=server.rsplit(":")[-1])
     assert code == 1
-    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
+    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", output)
 
 
 @pytest.mark.parametrize(
     ("variable", "value"), [("SER_PORT", "70000"), ("SER_PORT", "x"), ("SER_THREADS", "0")]
 )
 def test_bad_settings_are_usage_errors(variable, value):
-    code, said = run(**{variable: value})
+    code, output = run(**{variable: value})
     assert code == 2
-    assert "Error: Invalid value for '--" in said
+    assert "Error: Invalid value for '--" in output
 
 
 def test_help_lists_the_environment():
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, encoding="utf-8"
     ).stdout
     for name in ("host", "port", "model", "threads", "wait", "timeout", "max-bytes", "max-files"):
-        assert f"--{name}" in said
-        assert f"SER_{name.upper().replace('-', '_')}" in said
+        assert f"--{name}" in output
+        assert f"SER_{name.upper().replace('-', '_')}" in output
 
 
 # --- page ---

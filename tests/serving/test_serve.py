@@ -34,7 +34,7 @@ SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
-    """serve.py on a free port, that cannot write to any file and ignores SIGINT, as a script's background job does."""
+    """serve.py on a free port, unable to write a byte to any file, and ignoring SIGINT as in a script's background."""
 
     def no_writing():
         import resource
@@ -129,7 +129,7 @@ def problem(response: requests.Response, status: int) -> str:
 
 @pytest.fixture(scope="module")
 def clip():
-    """A clip that the model was trained on, at the sample rate of browsers."""
+    """A training clip of the model, at the rate of browsers."""
     return audio.resample(speech("fearful", 1), 16_000, RATE)
 
 
@@ -281,11 +281,11 @@ def test_server_and_command_line_agree(server, metadata, clip, kind, tmp_path):
     path = tmp_path / f"clip.{kind}"
     path.write_bytes(encode(clip, kind))
     served = send(server, path.read_bytes(), path.name).json()
-    process = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(metadata)],
         capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    called = json.loads(process.stdout)
+    called = json.loads(output.stdout)
     assert served.pop("file") == path.name
     assert called.pop("file") == str(path)
     for key in ("probabilities", "intensity", "confidence"):

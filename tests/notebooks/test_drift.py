@@ -43,12 +43,12 @@ TIMES = (
     "half a minute)",
     "0.5 GB, 1 to 2 minutes",
     "0.7 GB, 1 to 2 minutes",
-    "0.2 GB, 1 minute",
+    "0.4 GB, 1 minute",
 )  # machines differ
 FULL = ROOT / "data" / "ravdess_full.parquet"
 CITED = (  # of other people's papers, and conventions
     "Livingstone & Russo 2018", "Russo FA (2018)", "PLoS ONE 13(5)", "Zenodo record 1188976", "90 % and more",
-    "of seven emotions", "the 95 % interval", "The 95 % interval", "Luna-Jiménez et al. 2021", "answer is 503", "ends with 1", "[report 04]", "[report 07]", "Notebooks 07 and 08",
+    "of seven emotions", "the 95 % interval", "The 95 % interval", "Luna-Jiménez et al. 2021", "answer is 503", "ends with 1", "[Report 04]", "[report 07]", "Notebooks 07 and 08",
     "notebook 08", "(Author 2020)", "within half a point", "07 needs PyTorch",
 )  # fmt: skip
 
@@ -122,7 +122,7 @@ def phrases_of_data_card() -> list[str]:
         f"the {len(clips()):,} speech clips",
         f"({speakers} actors, {WORDS[clips()['emotion'].nunique()]} emotions)",
         f"the {len(feature_names()):,} numbers",
-        f"{WORDS[len(augmentation.TRAINING)]} changed copies",
+        f"{WORDS[len(augmentation.TRAINING)]} augmented copies",
         f"keep {_significant_bits()} significant bits",
         f"{WORDS[len(stereo)].capitalize()} clips are stereo",
         " and ".join(sorted(twins["clip_id"])),

@@ -48,7 +48,7 @@ TIMES = (
 FULL = ROOT / "data" / "ravdess_full.parquet"
 CITED = (  # of other people's papers, and conventions
     "Livingstone & Russo 2018", "Russo FA (2018)", "PLoS ONE 13(5)", "Zenodo record 1188976", "90 % and more",
-    "of seven emotions", "the 95 % interval", "The 95 % interval", "Luna-Jiménez et al. 2021", "answer is 503", "ends with 1", "[Report 04]", "[report 07]", "Notebooks 07 and 08",
+    "of seven emotions", "the 95 % interval", "The 95 % interval", "Luna-Jiménez et al. 2021", "answer is 503", "exits with 1", "[Report 04]", "[report 07]", "Notebooks 07 and 08",
     "notebook 08", "(Author 2020)", "within half a point", "07 needs PyTorch",
 )  # fmt: skip
 

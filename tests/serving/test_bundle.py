@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from functools import cache
 from hashlib import sha256
@@ -531,6 +533,26 @@ def test_a_model_of_other_clips_is_not_trained_from_the_shipped_tables(tmp_path)
     done = CliRunner().invoke(main, ["retrain", str(path)])
     assert done.exit_code == 1
     assert f"{path}: trained on emodb, the shipped tables are of ravdess" in done.output
+
+
+NO_PANDAS = """
+import sys, warnings
+sys.modules["pandas"] = None  # as where it is not installed; scikit-learn imports it where it is
+warnings.simplefilter("ignore")
+import ser_lib
+from ser_lib.serving import bundle, server
+clip = bundle.self_test_clips()[0]
+served = server.create_app().test_client().post("/predict", data=clip, content_type="audio/wav").json
+print(ser_lib.predict(clip)["emotion"] == served["emotion"])
+"""
+
+
+@shipped
+def test_serving_needs_no_pandas():
+    done = subprocess.run(
+        [sys.executable, "-c", NO_PANDAS], capture_output=True, encoding="utf-8", cwd=ser_lib.ROOT
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @shipped

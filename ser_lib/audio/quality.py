@@ -102,13 +102,7 @@ def _active(power: np.ndarray) -> float:
 
 
 def frame_power(y: np.ndarray, rate: int) -> np.ndarray:
-    """Mean squares of consecutive frames of `LEVEL_FRAME_S`, shape (n_frames,).
-
-    Examples
-    --------
-    >>> frame_power(np.repeat([0.0, 0.5], 320), 16_000)
-    array([0.  , 0.25])
-    """
+    """Mean squares of consecutive frames of `LEVEL_FRAME_S`, shape (n_frames,)."""
     return np.square(_frames(y, int(LEVEL_FRAME_S * rate))).mean(axis=1)
 
 

@@ -77,13 +77,7 @@ def echo(line: str, *, err: bool = False) -> None:
 def as_lines(
     answers: Iterable[Mapping[str, Any]], form: str, labels: Sequence[str], first: Sequence[str] = ("file",)
 ) -> Iterator[str]:
-    """Format answers of `Model.predict` or `Model.timeline` as lines, each as soon as its answer is there.
-
-    Parameters
-    ----------
-    form : table, jsonl or csv
-    first : sequence of str
-        Keys of the answers that come before the emotion.
+    """Format answers as lines of a table, jsonl or csv, each as soon as its answer is there; `first`: first columns.
 
     Examples
     --------
@@ -150,7 +144,6 @@ def live(model: Model, blocks: Iterable[np.ndarray], rate: int) -> Iterator[dict
 
     Parameters
     ----------
-    model : Model
     blocks : iterable of ndarray, shape (n_samples,)
         Of any length; at most one answer a block, so that a slow machine does not fall behind.
     rate : int

@@ -79,11 +79,8 @@ def self_test_clips() -> list[bytes]:
     import soundfile
 
     rate, clips = 48_000, []
-    for pitch, movement, tempo, breath in (
-        (110, 0.05, 3.0, 0.02),
-        (220, 0.3, 5.0, 0.05),
-        (330, 0.15, 4.0, 0.2),
-    ):
+    kinds = (110, 0.05, 3.0, 0.02), (220, 0.3, 5.0, 0.05), (330, 0.15, 4.0, 0.2)
+    for pitch, movement, tempo, breath in kinds:
         time = np.arange(2 * rate) / rate
         phase = np.cumsum(pitch * (1 + movement * np.sin(2 * np.pi * time))) / rate
         buzz = sum(np.sin(2 * np.pi * k * phase) / k for k in range(1, 20))
@@ -185,9 +182,7 @@ def save(
         "abstain_below": abstain_below,
         "conformal": conformal,
         "sha256": sha256(content).hexdigest(),
-        "libraries": {
-            name: made for name, made in versions().items() if name != BOOSTER or b"xgboost" in content
-        },
+        "libraries": {k: v for k, v in versions().items() if k != BOOSTER or b"xgboost" in content},
         "feature_config": dataclasses.asdict(config),
         "feature_hash": config.hash,
         "feature_names": list(feature_names(config)),
@@ -235,11 +230,8 @@ def load(path: str | Path = DEFAULT) -> Model:
         )
     config = _feature_config(path, metadata)
     here = versions()
-    other = [
-        f"{name} {made} (here {here.get(name)})"
-        for name, made in metadata["libraries"].items()
-        if here.get(name) != made
-    ]
+    made = metadata["libraries"]
+    other = [f"{name} {made[name]} (here {here.get(name)})" for name in made if here.get(name) != made[name]]
     prefix = f"{path}: made with {', '.join(other)}; " if other else ""
     try:
         with warnings.catch_warnings():
@@ -277,13 +269,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickled(content: bytes) -> Any:
-    """Unpickle a model; names that are not in `ALLOWED` are not loaded, so they cannot run.
-
-    Raises
-    ------
-    pickle.UnpicklingError
-        Another name, or not a pickle.
-    """
+    """Unpickle a model; a name not in `ALLOWED`, which could run code, is a `pickle.UnpicklingError`."""
     try:
         return _Unpickler(io.BytesIO(content)).load()
     except pickle.UnpicklingError:
@@ -299,12 +285,6 @@ def read_metadata(path: Path) -> dict[str, Any]:
     ------
     BundleError
         Missing, unreadable or not model metadata.
-
-    Examples
-    --------
-    >>> metadata = read_metadata(DEFAULT)
-    >>> metadata["name"], metadata["feature_config"]["name"]
-    ('ser', 'full')
     """
     try:
         metadata = json.loads(_read(path, CHOOSE))

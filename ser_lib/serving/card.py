@@ -39,8 +39,7 @@ def licence(corpora: Iterable[str], given: str = "") -> str:
     return "not stated" + ("" if others == set(corpora) else f"; for RAVDESS, a part of it, {LICENCE[:15]}")
 
 
-def percent(value: float) -> str:
-    """A fraction as `58.1 %`."""
+def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
@@ -77,13 +76,13 @@ def model_card(
         return spread(scores[metric] | {"uar": scores[metric]["value"]})
 
     chosen = metadata["chosen"]
-    rivals = ", ".join(f"`{name}` {percent(value)}" for name, value in chosen["inner_uar"].items())
+    rivals = ", ".join(f"`{name}` {_percent(value)}" for name, value in chosen["inner_uar"].items())
     intensity = metadata.get("intensity")
     intensity_row = intensity and (
         f"| UAR of normal or strong intensity (`{intensity['estimator']}`, chance 50 %) | {spread(intensity)} |\n"
     )
     recalls = [
-        f"| {emotion} | {percent(row['precision'])} | {percent(row['recall'])} |"
+        f"| {emotion} | {_percent(row['precision'])} | {_percent(row['recall'])} |"
         for emotion, row in (per_class.iterrows() if per_class is not None else ())
     ]
     group_rows = [
@@ -115,7 +114,7 @@ education, with few exceptions. What a voice sounds like is not what a person fe
 Data hash `{training["data_hash"]}`.
 
 **Choice.** Mean UAR on inner folds of each fold's training speakers: {rivals}.
-`{metadata["estimator"]}` was chosen in {percent(chosen["folds"])} of the folds; each fold is scored with its own choice.{benefit}
+`{metadata["estimator"]}` was chosen in {_percent(chosen["folds"])} of the folds; each fold is scored with its own choice.{benefit}
 
 **Evaluation.** {PROTOCOLS[headline["protocol"]][0].upper()}{PROTOCOLS[headline["protocol"]][1:]}. Mean over seeds
 {headline["seeds"]}, 95 % interval from resampling speakers.
@@ -127,7 +126,7 @@ Data hash `{training["data_hash"]}`.
 | accuracy | {interval("accuracy")} |
 | macro F1 | {interval("macro_f1")} |
 | weighted F1 | {interval("weighted_f1")} |
-| ECE after calibration (15 bins, fitted on inner folds) | {percent(metadata["ece"])} |
+| ECE after calibration (15 bins, fitted on inner folds) | {_percent(metadata["ece"])} |
 {intensity_row or ""}
 {recall}{groups}**Limits.** {STUDIO if set(corpora) <= RAVDESS else ELSEWHERE}
 

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ DRAIN_S = 30.0  # seconds that running requests have to finish after SIGTERM
 
 
 def create_app(settings: dict[str, Any] | None = None) -> Flask:
-    """Build the application around one model, loaded and checked; settings are by default those of the environment.
+    """Build the application around one model; settings are by default those of the environment.
 
     Raises
     ------
@@ -66,13 +67,8 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.config.update(MAX_CONTENT_LENGTH=max_bytes, MAX_FORM_MEMORY_SIZE=max_bytes)
 
-    @app.get("/")
-    def page() -> Response:
-        return app.send_static_file("index.html")
-
-    @app.get("/openapi.json")
-    def openapi() -> Response:
-        return app.send_static_file("openapi.json")
+    for path, file in (("/", "index.html"), ("/openapi.json", "openapi.json")):
+        app.add_url_rule(path, file.split(".")[0], partial(app.send_static_file, file))
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -127,13 +123,7 @@ class Asked(NamedTuple):
 
 
 def parse_request(request: Request, *, max_files: int) -> Asked:
-    """Read the files of a form, or the raw body, and what is asked of them.
-
-    Raises
-    ------
-    HTTPException
-        400: no file. 413: more than `max_files`.
-    """
+    """Read the files of a form, or the raw body, and the options; 400 without a file, 413 with too many."""
     references = [content for _, content in _uploads(request, "reference")]
     if request.mimetype.startswith("audio/") or request.mimetype == "application/octet-stream":
         clips = [("clip", request.get_data(cache=False))]
@@ -156,13 +146,7 @@ def _uploads(request: Request, field: str) -> list[tuple[str, bytes]]:
 
 
 def predict_all(model: Model, asked: Asked, counts: Counts) -> ResponseReturnValue:
-    """The answer to one clip, or the answers and errors of several.
-
-    Raises
-    ------
-    UnprocessableEntity
-        The only clip, or a reference, has no answer.
-    """
+    """The answer to one clip, or the answers and errors of several; 422 if the only clip has no answer."""
     if len(asked.clips) == 1:
         answer = predict_clip(model, *asked.clips[0], asked, counts)
         if not (asked.timeline and asked.csv):
@@ -179,13 +163,7 @@ def predict_all(model: Model, asked: Asked, counts: Counts) -> ResponseReturnVal
 
 
 def predict_clip(model: Model, name: str, content: bytes, asked: Asked, counts: Counts) -> dict[str, Any]:
-    """The answer to one clip, whole or in windows.
-
-    Raises
-    ------
-    UnprocessableEntity
-        The clip or a reference cannot be analysed.
-    """
+    """The answer to one clip, whole or in windows; 422 if it or a reference cannot be analysed."""
     started = time.perf_counter()
     try:
         if asked.timeline:
@@ -203,13 +181,7 @@ def predict_clip(model: Model, name: str, content: bytes, asked: Asked, counts: 
 
 
 def check_ready(model: Model) -> dict[str, str]:
-    """Run the self-test.
-
-    Raises
-    ------
-    ServiceUnavailable
-        It fails.
-    """
+    """Run the self-test; 503 if it fails."""
     try:
         bundle.self_test(model)
     except BundleError as error:
@@ -244,19 +216,14 @@ class Counts:
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
         common: dict[str, Any] = {"registry": self.registry, "namespace": "ser"}
-        self.requests = prometheus.Counter(
-            "requests", "Answers by route and status.", ["route", "status"], **common
-        )
+        labels = ["route", "status"]
+        self.requests = prometheus.Counter("requests", "Answers by route and status.", labels, **common)
+        self.in_flight = prometheus.Gauge("in_flight", "Requests that are being analysed.", **common)
         self.clips = prometheus.Counter("clips", "Clips analysed, by emotion.", ["emotion"], **common)
         self.abstained = prometheus.Counter("abstained", "Clips on which the model was not sure.", **common)
         self.refused = prometheus.Counter("refused", "Clips that could not be analysed.", **common)
-        self.seconds = prometheus.Histogram(
-            "predict_seconds",
-            "Time of a prediction.",
-            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
-            **common,
-        )
-        self.in_flight = prometheus.Gauge("in_flight", "Requests that are being analysed.", **common)
+        common["buckets"] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+        self.seconds = prometheus.Histogram("predict_seconds", "Time of a prediction.", **common)
 
 
 class Slots:

@@ -537,7 +537,11 @@ def test_a_model_of_other_clips_is_not_trained_from_the_shipped_tables(tmp_path)
 
 NO_PANDAS = """
 import sys, warnings
-sys.modules["pandas"] = None  # as where it is not installed; scikit-learn imports it where it is
+class NotInstalled:  # scikit-learn imports pandas where it is installed
+    def find_spec(name, *_):
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NotInstalled)
 warnings.simplefilter("ignore")
 import ser_lib
 from ser_lib.serving import bundle, server

@@ -37,7 +37,7 @@ SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
-    """serve.py on a free port, unable to write a byte to any file, and deaf to SIGINT as in a script's background."""
+    """serve.py on a free port, unable to write a byte to any file, and ignoring SIGINT as in a script's background."""
 
     def no_writing():
         import resource
@@ -132,7 +132,7 @@ def problem(response: requests.Response, status: int) -> str:
 
 @pytest.fixture(scope="module")
 def clip():
-    """A clip that the model has learnt, at the rate of browsers."""
+    """A training clip of the model, at the rate of browsers."""
     return audio.resample(speech("fearful", 1), 16_000, RATE)
 
 
@@ -284,11 +284,11 @@ def test_served_and_called_answers_are_the_same(server, metadata, clip, kind, tm
     path = tmp_path / f"clip.{kind}"
     path.write_bytes(encode(clip, kind))
     served = send(server, path.read_bytes(), path.name).json()
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(metadata)],
         capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    called = json.loads(said.stdout)
+    called = json.loads(output.stdout)
     assert served.pop("file") == path.name
     assert called.pop("file") == str(path)
     for key in ("probabilities", "intensity", "confidence"):
@@ -428,14 +428,14 @@ def test_unexpected_error_shows_no_inside(metadata, monkeypatch):
 def run(*arguments, **environment) -> tuple[int, str]:
     """Exit code and what serve.py says on standard error, for starts that end at once."""
     process = start(*arguments, **environment)
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
+    _, output = process.communicate(timeout=60)
+    return process.returncode, output
 
 
 def test_missing_model_is_one_line(tmp_path):
-    code, said = run(SER_MODEL=str(tmp_path / "none.json"))
+    code, output = run(SER_MODEL=str(tmp_path / "none.json"))
     assert code == 1
-    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", said)
+    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", output)
 
 
 def test_other_versions_are_in_the_log_once(metadata, tmp_path):
@@ -458,27 +458,27 @@ def test_other_versions_are_in_the_log_once(metadata, tmp_path):
 
 
 def test_port_in_use_is_one_line(server, metadata):
-    code, said = run("--model", metadata, SER_PORT=server.rsplit(":")[-1])
+    code, output = run("--model", metadata, SER_PORT=server.rsplit(":")[-1])
     assert code == 1
-    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
+    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", output)
 
 
 @pytest.mark.parametrize(
     ("variable", "value"), [("SER_PORT", "70000"), ("SER_PORT", "x"), ("SER_THREADS", "0")]
 )
 def test_bad_settings_are_usage_errors(variable, value):
-    code, said = run(**{variable: value})
+    code, output = run(**{variable: value})
     assert code == 2
-    assert "Error: Invalid value for '--" in said
+    assert "Error: Invalid value for '--" in output
 
 
 def test_help_lists_the_environment():
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, encoding="utf-8"
     ).stdout
     for name in ("host", "port", "model", "threads", "wait", "timeout", "max-bytes", "max-files"):
-        assert f"--{name}" in said
-        assert f"SER_{name.upper().replace('-', '_')}" in said
+        assert f"--{name}" in output
+        assert f"SER_{name.upper().replace('-', '_')}" in output
 
 
 # --- page ---

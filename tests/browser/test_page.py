@@ -394,7 +394,7 @@ def test_neutral_clips_are_sent_along(page, clips, seen):
 
 def test_the_model_introduces_itself(page):
     about = page.text("footer")
-    assert "it found 63% of the clips of each emotion on average" in about
+    assert "it recognises 63% of the clips of each emotion on average" in about
     assert "59% to 67%, chance 13%" in about
     page.click("#technical summary")
     facts = page.text("#technical")

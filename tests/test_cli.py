@@ -23,7 +23,7 @@ from ser_lib.corpora import FOUR
 from ser_lib.errors import BundleError
 from ser_lib.serving import bundle
 from ser_lib.serving.answers import as_csv
-from ser_lib.serving.command import Told
+from ser_lib.serving.command import Command
 
 NAMES = ("=A1", "+1", "-1", "@x", "\tx", "-", "a=1", "")
 
@@ -65,7 +65,7 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
     done = call("predict", "--model", other, clips)
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); it hears")
+    assert line.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); its self-test")
     assert call("predict", "-q", "--model", other, clips).stderr == ""
 
 
@@ -92,13 +92,13 @@ def test_what_a_user_cannot_mend_is_not_hidden(error):
     assert CliRunner().invoke(failing(error)).exception is error
 
 
-def failing(error: Exception) -> Told:
+def failing(error: Exception) -> Command:
     """A command that fails."""
 
     def fail():
         raise error
 
-    return Told("trial", callback=fail)
+    return Command("trial", callback=fail)
 
 
 # --- predict ---------------------------------------------------------------------------------------
@@ -120,9 +120,9 @@ def test_csv_is_safe_in_a_spreadsheet(tiny, clips, monkeypatch):
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ["file", "emotion", "confidence", "abstained", *(f"p_{e}" for e in sorted(FOUR))]
     assert [row["file"] for row in rows] == ["'=1+1.wav", "more/calm.wav"]
-    heard = bundle.load(tiny).predict("more/calm.wav")
-    assert float(rows[1]["p_calm"]) == heard["probabilities"]["calm"]
-    assert float(rows[1]["confidence"]) == heard["confidence"]
+    answer = bundle.load(tiny).predict("more/calm.wav")
+    assert float(rows[1]["p_calm"]) == answer["probabilities"]["calm"]
+    assert float(rows[1]["confidence"]) == answer["confidence"]
     cells = [next(csv.reader([line]))[0] for line in as_csv([{"file": name} for name in NAMES], [], ["file"])]
     assert cells[1:] == ["'=A1", "'+1", "'-1", "'@x", "'\tx", "-", "a=1", ""]
 
@@ -143,7 +143,7 @@ def test_a_table_has_one_line_a_file_and_warns_beside_it(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["table", "jsonl", "csv"])
-def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(tiny, clips, tmp_path, form):
+def test_a_file_without_an_answer_is_named_and_the_rest_goes_on(tiny, clips, tmp_path, form):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.wav").write_text("not audio", encoding="utf-8")
     asked = (tmp_path / "gone.wav", tmp_path / "empty", tmp_path / "bad.wav", clips / "more")
@@ -179,7 +179,7 @@ def test_a_timeline_of_each_file(tiny, tmp_path):
     assert table[-1].split()[2:] == ["silent", str(path)]
 
 
-def test_references_are_heard(tiny, tmp_path):
+def test_references_are_used(tiny, tmp_path):
     own = [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
     paths = [tmp_path / f"neutral{i}.wav" for i in (0, 1)]
     for path, content in zip(paths, own, strict=True):
@@ -310,7 +310,7 @@ def test_sources_that_are_refused_on_one_line(manifest, arguments, code, message
 # --- card, completion ------------------------------------------------------------------------------
 
 
-def test_the_card_of_a_passport(tmp_path):
+def test_the_card_of_a_model(tmp_path):
     score = {"value": 0.5, "uar": 0.5, "low": 0.4, "high": 0.6}
     save_tiny(
         tmp_path / "mine.json",
@@ -327,10 +327,10 @@ def test_the_card_of_a_passport(tmp_path):
     assert "\n\n\n" not in done.stdout
 
 
-def test_a_passport_without_scores_has_no_card(tiny):
+def test_metadata_without_scores_has_no_card(tiny):
     done = call("card", tiny)
     assert done.exit_code == 1
-    assert f"{tiny}: tells no metrics, so it has no card; choose and train it anew" in done.output
+    assert f"{tiny}: no metrics in the metadata, so no card; choose and train it anew" in done.output
 
 
 def test_the_shell_completes():

@@ -252,10 +252,7 @@ def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifes
     assert json.loads(call("predict", "--model", model, clip).output)["emotion"] in ("angry", "happy")
     before = model.read_bytes()
     line = one_line(call("retrain", model))
-    assert (
-        "trained on other clips than the shipped tables hold, of mine; train it anew from them: `python"
-        in line
-    )
+    assert "trained on mine, the shipped tables are of ravdess; train it anew from its clips: `python" in line
     assert f"-p model_path={model}" in line
     assert model.read_bytes() == before
 

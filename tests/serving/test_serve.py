@@ -147,7 +147,7 @@ def test_formats(server, clip, kind):
     assert answer["emotion"] == max(p, key=p.get) == "fearful"
     assert answer["confidence"] == p["fearful"]
     assert answer["file"] == f"clip.{kind}"
-    assert answer["heard"]["duration_s"] == pytest.approx(1.2, abs=0.1)
+    assert answer["quality"]["duration_s"] == pytest.approx(1.2, abs=0.1)
     assert all(text.startswith("narrow band") for text in answer["warnings"])  # as the synthesised clips are
     assert answer["model"]["name"] == "tiny"
 
@@ -208,7 +208,7 @@ def test_not_ready_gives_the_reason(metadata, monkeypatch):
     monkeypatch.setattr(calibration, "sharpen", lambda p, temperature: p**9)
     response = client.get("/ready")
     assert response.status_code == 503
-    assert response.json["detail"].startswith("tiny: a self-test clip is ")
+    assert response.json["detail"].startswith("tiny: self-test failed: ")
 
 
 def test_metrics(server, clip):
@@ -450,7 +450,7 @@ def test_other_versions_are_in_the_log_once(metadata, tmp_path):
         process.terminate()
         process.wait(10)
     warned, serves = log
-    assert warned.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); it hears")
+    assert warned.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); its self-test")
     assert serves.startswith("Serving on")
 
 

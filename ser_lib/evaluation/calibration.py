@@ -8,16 +8,14 @@ training speakers: `nested` takes outer predictions and, by outer fold, inner on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
 from ser_lib.errors import ContaminationError, SerError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ser_lib.evaluation.metrics import probabilities
 
 TINY = 1e-12
 LEAST = 1e-6  # probability in an average of logarithms, so that one model alone cannot rule a class out
@@ -59,7 +57,6 @@ def averaged(parts: Iterable[pd.DataFrame], name: str) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> part = pd.DataFrame({"clip_id": ["a"], "fold": 0, "model": "mlp", "seed": 1, "predicted": "sad"})
     >>> parts = part.assign(p_happy=0.4, p_sad=0.6), part.assign(p_happy=0.9, p_sad=0.1, predicted="happy")
     >>> averaged(parts, "both").round(2)
@@ -172,8 +169,6 @@ def reliability(
     >>> reliability(p, np.array([True, False, True]), n_bins=5).to_dict("list")
     {'confidence': [0.6, 0.9], 'accuracy': [1.0, 0.5], 'clips': [1, 2]}
     """
-    import pandas as pd
-
     frame = pd.DataFrame({"confidence": p.max(axis=1), "accuracy": np.asarray(correct, float)})
     if adaptive:
         frame["accuracy"] = frame.groupby("confidence")["accuracy"].transform("mean")
@@ -230,7 +225,6 @@ def nested(
 
     Examples
     --------
-    >>> import pandas as pd
     >>> inner = pd.DataFrame({"clip_id": list("abcd"), "seed": 0, "outer": 0, "p_happy": 0.1, "p_sad": 0.9})
     >>> inner["emotion"] = ["sad", "sad", "sad", "happy"]  # so 0.9 is too sure
     >>> outer = pd.DataFrame({"clip_id": ["z"], "seed": 0, "fold": 0, "p_happy": 0.05, "p_sad": 0.95})
@@ -238,8 +232,6 @@ def nested(
     >>> found[["temperature", "confidence", "kept", "set", "covered"]].round(2).to_dict("records")
     [{'temperature': 2.0, 'confidence': 0.81, 'kept': True, 'set': 'sad', 'covered': True}]
     """
-    from ser_lib.evaluation.metrics import probabilities
-
     out = predictions.reset_index(drop=True).assign(
         temperature=np.nan, confidence=np.nan, kept=False, set="", set_size=0, covered=False
     )
@@ -272,7 +264,6 @@ def codes(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> codes(pd.DataFrame({"emotion": ["sad", "happy"]}), ["happy", "sad"])
     array([1, 0])
     """
@@ -301,8 +292,6 @@ def risk_coverage(p: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     >>> risk_coverage(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([True, False])).to_dict("list")
     {'coverage': [0.5, 1.0], 'risk': [0.0, 0.5], 'threshold': [0.9, 0.6]}
     """
-    import pandas as pd
-
     frame = pd.DataFrame({"threshold": p.max(axis=1), "wrong": 1 - np.asarray(correct, float)})
     steps = frame.groupby("threshold")["wrong"].agg(["sum", "size"]).sort_index(ascending=False).cumsum()
     curve = {"coverage": steps["size"] / len(p), "risk": steps["sum"] / steps["size"]}

@@ -8,15 +8,13 @@ then left out; so they may be applied before the folds are made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from ser_lib.corpora import identity
 from ser_lib.errors import CorpusError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from ser_lib.features.tables import feature_columns
 
 # How many clips what is known of all speakers counts for, beside the n clips of one.
 PRIOR_MEAN = 1  # the mean over speakers: n = 1 moves a feature half of the way, n = 3 three quarters
@@ -70,16 +68,11 @@ def transductive(table: pd.DataFrame, by: str = "speaker") -> pd.DataFrame:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> table = pd.DataFrame({"speaker": ["ann", "ann", "ben", "ben"], "level_mean": [-30.0, -20.0, -50.0, -40.0]})
     >>> transductive(table)["level_mean"].to_list()
     [-1.0, 1.0, -1.0, 1.0]
     """
-    from ser_lib.features.tables import feature_columns
-
     columns = feature_columns(table)
-    from ser_lib.corpora import identity
-
     held = table[identity.originals(table)].groupby(by)[columns]
     mean, std = (found.loc[table[by]].to_numpy(np.float64) for found in (held.mean(), held.std(ddof=0)))
     values = (table[columns].to_numpy(np.float64) - mean) / np.where(std > 0, std, 1)
@@ -96,17 +89,12 @@ def transductive_frames(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataF
 
     Examples
     --------
-    >>> import pandas as pd
     >>> table = pd.DataFrame({"speaker": ["ann", "ben"], "f0_001": [10.0, 20.0], "f0_002": [14.0, 28.0]})
     >>> transductive_frames(table, shape=(2, 1))[["f0_001", "f0_002"]].to_numpy().round(1)
     array([[11.2, 24.8],
            [11.2, 24.8]], dtype=float32)
     """
-    from ser_lib.features.tables import feature_columns
-
     frames = table[feature_columns(table)].to_numpy(np.float64).reshape(len(table), *shape)
-    from ser_lib.corpora import identity
-
     held = identity.originals(table)
     whole = frames[held].reshape(-1, shape[1])
     values = np.empty_like(frames)
@@ -144,15 +132,11 @@ def enrolled(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> table = pd.DataFrame({"clip_id": list("abcd"), "speaker": ["ann", "ann", "ben", "ben"]})
     >>> table = table.assign(emotion=["neutral", "happy"] * 2, level_mean=[-30.0, -24.0, -40.0, -34.0])
     >>> enrolled(table, n=1)[["clip_id", "level_mean"]].to_dict("list")
     {'clip_id': ['b', 'd'], 'level_mean': [8.5, 3.5]}
     """
-    from ser_lib.corpora import identity
-    from ser_lib.features.tables import feature_columns
-
     columns, drawn = feature_columns(table), neutral_clips(table, n=n, seed=seed)
     kept = table[~identity.origins(table).isin(identity.contents(drawn))].reset_index(drop=True)
     values, known = kept[columns].to_numpy(np.float64, copy=True), speakers(drawn)
@@ -167,7 +151,6 @@ def fewest_neutral(table: pd.DataFrame) -> int:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> fewest_neutral(pd.DataFrame({"clip_id": list("ab"), "speaker": "ann", "emotion": ["neutral", "happy"]}))
     1
     """
@@ -176,8 +159,6 @@ def fewest_neutral(table: pd.DataFrame) -> int:
 
 def _neutral(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """The neutral originals, of twins one, and their number by speaker."""
-    from ser_lib.corpora import identity
-
     neutral = table[identity.originals(table) & (table["emotion"] == "neutral")].sort_values("clip_id")
     neutral = neutral[~identity.contents(neutral).duplicated()]
     return neutral, neutral["speaker"].value_counts().reindex(table["speaker"].unique(), fill_value=0)
@@ -193,7 +174,6 @@ def neutral_clips(table: pd.DataFrame, *, n: int = 3, seed: int = 0) -> pd.DataF
 
     Examples
     --------
-    >>> import pandas as pd
     >>> table = pd.DataFrame({"clip_id": list("abc"), "speaker": "ann", "emotion": ["neutral", "happy", "neutral"]})
     >>> sorted(neutral_clips(table, n=2)["clip_id"])
     ['a', 'c']
@@ -212,13 +192,10 @@ def speakers(neutral: pd.DataFrame) -> Speakers:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> neutral = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "level_mean": [-32.0, -28.0, -40.0]})
     >>> speakers(neutral).mean
     array([-35.])
     """
-    from ser_lib.features.tables import feature_columns
-
     by_speaker = neutral.groupby("speaker")[feature_columns(neutral)]
     variance = by_speaker.var(ddof=1).mean().fillna(0)
     return Speakers(by_speaker.mean().astype(np.float64).mean().to_numpy(), variance.to_numpy(np.float64))
@@ -232,13 +209,10 @@ def relative_level(table: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> table = pd.DataFrame({"level_p50": [-26.0], "level_p95": [-20.0], "f0_semitone_p50": [36.0]})
     >>> relative_level(table).to_dict("records")
     [{'level_p50': -6.0, 'level_p95': 0.0, 'f0_semitone_p50': 36.0}]
     """
-    from ser_lib.features.tables import feature_columns
-
     columns = feature_columns(table)
     bands = {name.rsplit("_", 1)[0] for name in columns if name.startswith("mel_")}
     shift = dict.fromkeys(bands, 1.0) | {"level": 1.0, "mfcc_01": np.sqrt(len(bands))}
@@ -250,10 +224,6 @@ def relative_level(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_features(table: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
-    from ser_lib.features.tables import feature_columns
-
     columns = feature_columns(table)
-    import pandas as pd
-
     features = pd.DataFrame(values.astype(np.float32), columns=columns, index=table.index)
     return pd.concat([table.drop(columns=columns), features], axis=1)[list(table.columns)]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ser_lib.paths import SERVED
 
 SILENCE_FRAME_S = 0.025  # seconds
 LEVEL_FRAME_S = 0.02  # seconds
@@ -20,11 +26,13 @@ CLIPPED = 0.001  # share of the samples
 SILENCE = 0.65  # share of the time; more than in any clip of RAVDESS
 NARROW_HZ = 4_200.0  # a telephone line ends at 3400
 LONG_S = 10.0  # seconds; the clips of RAVDESS have 3 to 5
+HUM_DB = -35.0  # decibels relative to the speech, of the hum in its pauses
+THUMP_DB = -10.0  # decibels relative to the speech, of a sound outside it
 FAR = 1.3  # distance from the training clips; 1 % of them are farther than 1
 
 
 def describe(
-    mono: np.ndarray, rate: int, prepared: np.ndarray, prepared_rate: int, *, channels: int
+    mono: np.ndarray, rate: int, whole: np.ndarray, prepared: np.ndarray, prepared_rate: int, *, channels: int
 ) -> dict[str, float]:
     """Measure a recording.
 
@@ -32,8 +40,10 @@ def describe(
     ----------
     mono : ndarray, shape (n_samples,)
         The whole recording at `rate` hertz.
+    whole : ndarray, shape (n_whole,)
+        The same, cleaned and resampled to `prepared_rate` hertz.
     prepared : ndarray, shape (n_prepared,)
-        The same, resampled to `prepared_rate` hertz and trimmed.
+        `whole`, trimmed.
     channels : int
         Channels of the file.
 
@@ -42,12 +52,13 @@ def describe(
     dict
         `duration_s`, `sample_rate`, `channels`; `loudness_db` of the speech without pauses, relative to full
         scale; `clipped`, the share of samples cut off; `silence`, the share of time; `bandwidth_hz`, the
-        highest frequency with sound, at most `prepared_rate / 2`.
+        highest frequency with sound, at most `prepared_rate / 2`; `hum_hz`, 50 or 60 if the pauses hum with the
+        mains, else 0.
 
     Examples
     --------
     >>> tone = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000) * np.repeat([0.0, 0.1], 8_000)
-    >>> quality = describe(tone, 16_000, tone[8_000:], 16_000, channels=1)
+    >>> quality = describe(tone, 16_000, tone, tone[8_000:], 16_000, channels=1)
     >>> quality["duration_s"], quality["loudness_db"], quality["silence"]
     (1.0, -23.0, 0.5)
     """
@@ -56,10 +67,10 @@ def describe(
     high |= mono <= -limit
     at_peak = np.flatnonzero(high)
     n_clipped = int(np.count_nonzero(at_peak[1:] - at_peak[:-1] == 1))
-    energy = _frame_energy(mono, int(SILENCE_FRAME_S * rate))
+    energy = _frame_energy(whole, int(SILENCE_FRAME_S * prepared_rate))
     n_silent = int(np.count_nonzero(energy < energy.max() * 10 ** (-SILENT_DB / 10)))
-    n = int(LEVEL_FRAME_S * rate)
-    level = max(_active(_frame_energy(mono, n) / n), 1e-12)  # digital silence has no logarithm
+    n = int(LEVEL_FRAME_S * prepared_rate)
+    level = max(_active(_frame_energy(whole, n) / n), 1e-12)  # digital silence has no logarithm
     return {
         "duration_s": round(len(mono) / rate, 3),
         "sample_rate": rate,
@@ -68,6 +79,7 @@ def describe(
         "clipped": round(n_clipped / (len(mono) - 1), 5),
         "silence": round(n_silent / len(energy), 3),
         "bandwidth_hz": round(_bandwidth(prepared, prepared_rate)),
+        "hum_hz": _hum(whole, prepared_rate, level),
     }
 
 
@@ -82,6 +94,25 @@ def _bandwidth(samples: np.ndarray, rate: int) -> float:
     power = np.einsum("ij,ij->j", parts, parts).reshape(-1, 2).sum(axis=1)
     strong = np.flatnonzero(power >= power.max() * 10 ** (-BAND_DB / 10))
     return float(strong[-1] * rate / (2 * HOP))
+
+
+def _hum(samples: np.ndarray, rate: int, level: float) -> int:
+    """50 or 60, if lines at its multiples stand out in the quietest fifth of quarter seconds, else 0."""
+    n = rate // 4  # bins of 4 hertz
+    if len(samples) < 2 * n:
+        return 0
+    frames = sliding_window_view(samples, n)[:: n // 2] * np.hanning(n).astype(samples.dtype)
+    power = np.quantile(np.square(np.abs(scipy.fft.rfft(frames, axis=1)[:, :80])), 0.2, axis=0) * 6 / n**2
+    for mains in (50, 60):
+        lines = []
+        for hertz in range(mains, 6 * mains, mains):
+            at = round(hertz / 4)
+            beside = np.median(np.concatenate([power[max(0, at - 6) : at - 2], power[at + 3 : at + 7]]))
+            if (line := power[at - 1 : at + 2].max()) > 16 * beside:  # 12 dB
+                lines.append(line)
+        if len(lines) > 1 and 10 * np.log10(sum(lines) / level**2) > HUM_DB:
+            return mains
+    return 0
 
 
 def active_level(y: np.ndarray, rate: int) -> float:
@@ -149,6 +180,61 @@ def warnings(quality: dict[str, float]) -> list[str]:
         )
     if quality["duration_s"] > LONG_S:
         problems.append(f"long ({quality['duration_s']:.0f} s): the emotion may change; ask for the timeline")
+    if hum := quality.get("hum_hz"):
+        problems.append(f"mains hum ({hum:.0f} Hz): use another power supply or cable, or move the microphone")
+    if "thump_s" in quality:
+        problems.append(f"a loud sound that is not speech (at {quality['thump_s']:.1f} s): cut it off")
     if quality.get("distance", 0) > FAR:
         problems.append("unlike the recordings the model was trained on")
     return problems
+
+
+# --- voice ------------------------------------------------------------------------------------------
+
+VOICE_MODEL = SERVED.with_name("silero_vad.onnx")  # Silero VAD 6.2, MIT licence: models/silero_vad.LICENSE
+VOICE_RATE, VOICE_HOP, VOICE_CONTEXT = 16_000, 512, 64  # hertz, samples a step, samples before each step
+LEAST_SPEECH_S = 0.2
+
+
+def voice(samples: np.ndarray, rate: int) -> dict[str, float]:
+    """Where a clip holds speech, by the voice activity detector Silero VAD.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, shape (n_samples,)
+        At 16,000 hertz.
+
+    Returns
+    -------
+    dict
+        `speech_s`, the seconds of speech; `thump_s`, the time in seconds of a loud sound outside the speech, if
+        there is one.
+    """
+    if rate != VOICE_RATE:
+        raise ValueError(f"the voice activity detector takes {VOICE_RATE} Hz, not {rate}")
+    before, after = 16 * VOICE_HOP, 8 * VOICE_HOP  # half a second and a quarter of silence, which it is used to
+    n = -(-(before + len(samples) + after) // VOICE_HOP)
+    padded = np.zeros(VOICE_CONTEXT + n * VOICE_HOP, np.float32)
+    start = VOICE_CONTEXT + before
+    padded[start : start + len(samples)] = samples / max(2 * np.abs(samples).max(), 1e-9)
+    steps = np.ascontiguousarray(sliding_window_view(padded, VOICE_CONTEXT + VOICE_HOP)[::VOICE_HOP])
+    state = np.zeros((1, 1, 128), np.float32)
+    (p,) = _detector().run(["speech_probs"], {"input": steps, "h": state, "c": state})
+    speech = p > 0.5
+    found = {"speech_s": round(float(speech.sum() * VOICE_HOP / rate), 2)}
+    if speech.any():
+        power = np.square(padded[VOICE_CONTEXT:]).reshape(n, VOICE_HOP).mean(axis=1)
+        near = np.convolve(p > 0.2, np.ones(9), "same") > 0  # and what is within an eighth of a second of it
+        loud = ~near & (power > power[speech].mean() * 10 ** (THUMP_DB / 10))
+        if loud.any():
+            found["thump_s"] = round((float(np.flatnonzero(loud)[0]) * VOICE_HOP - before) / rate, 1)
+    return found
+
+
+@cache
+def _detector() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(VOICE_MODEL), options, providers=["CPUExecutionProvider"])

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from ser_lib import __version__
+from ser_lib import __version__, need_repository
 from ser_lib.errors import BundleError
 from ser_lib.serving.command import Commands, serve
 
@@ -226,9 +226,7 @@ def card(metadata: Path | None) -> None:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 def retrain(model: Path | None) -> None:
     """Fit MODEL, a metadata [default: models/ser.json], again from the shipped tables, with the libraries of here."""
-    from ser_lib import paths
-
-    paths.need_repository("the tables")
+    need_repository("the tables")
     from ser_lib.serving import bundle, training
 
     metadata = training.again(model or bundle.DEFAULT)
@@ -254,9 +252,8 @@ class Described(click.Command):
         named = context.params.get("notebooks")
         if not named:
             return
-        from ser_lib import paths
 
-        paths.need_repository("the notebooks")
+        need_repository("the notebooks")
         from ser_lib.runs import execution, parameters
 
         for notebook in dict.fromkeys(run.notebook for run in execution.plan(named)):
@@ -312,9 +309,7 @@ def reports(
     corpus_folder: str | None,
 ) -> None:
     """Run the notebooks whose parameters, data, code or versions changed, and rebuild the index of the reports."""
-    from ser_lib import paths
-
-    paths.need_repository("the notebooks")
+    need_repository("the notebooks")
     from ser_lib.runs import execution, ledger
 
     if corpus_folder:

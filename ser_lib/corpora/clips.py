@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_lib import ROOT, paths
+from ser_lib import ROOT, writable
 from ser_lib.corpora.schemes import LABELS, NAMING, RAVDESS_EMOTIONS, label_map
 from ser_lib.errors import CorpusError
 
@@ -296,4 +296,4 @@ def find_audio(folder: str | Path | None = None) -> Path | None:
             raise CorpusError(f"{gone[0]}: no such folder; correct corpus=… or SER_RAVDESS_DIR, or unset it")
         return Path(named).expanduser()
     here = ROOT / "data" / "ravdess"
-    return next((place for place in (here, paths.writable(here)) if place.is_dir()), None)
+    return next((place for place in (here, writable(here)) if place.is_dir()), None)

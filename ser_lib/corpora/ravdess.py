@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 
-from ser_lib import ROOT, paths
+from ser_lib import ROOT, writable
 from ser_lib.errors import CorpusError
 
 # Livingstone SR, Russo FA (2018), PLoS ONE 13(5): e0196391; CC BY-NC-SA 4.0.
@@ -37,7 +37,7 @@ AGAIN = "run `make data` again"
 
 
 def fetch_ravdess(
-    folder: str | Path = paths.writable(ROOT / "data" / "ravdess"),
+    folder: str | Path = writable(ROOT / "data" / "ravdess"),
     *,
     url: str = URL,
     md5: str = MD5,

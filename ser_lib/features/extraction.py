@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 
-from ser_lib import ROOT, __version__, audio, paths
+from ser_lib import ROOT, __version__, audio, writable
 from ser_lib.corpora import FACTS
 from ser_lib.errors import AudioError, CorpusError
 from ser_lib.features import FeatureConfig, extract, feature_names
 from ser_lib.parallel import map_parallel
 from ser_lib.provenance import code_hash
 
-CACHE = paths.writable(ROOT / "data" / "cache")
+CACHE = writable(ROOT / "data" / "cache")
 PART = 250  # clips a process, computed and kept together
 CHUNK = 4  # clips sent to a process at a time
 WAIT_S = 60.0  # seconds for another run that is writing to the same file

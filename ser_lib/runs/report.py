@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, paths, provenance
+from ser_lib import ROOT, provenance, writable
 from ser_lib.corpora import EIGHT, FOUR
 from ser_lib.evaluation import metrics
 from ser_lib.runs import ledger, parameters
@@ -54,7 +54,7 @@ class Report:
         self.notebook = notebook
         self.parameters = {name: namespace[name] for name in parameters.defaults(notebook)}
         self.folder = Path(
-            os.environ.get(ledger.FOLDER_VARIABLE) or paths.writable(REPORTS / "interactive") / notebook
+            os.environ.get(ledger.FOLDER_VARIABLE) or writable(REPORTS / "interactive") / notebook
         )
         parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)

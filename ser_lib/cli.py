@@ -112,7 +112,7 @@ def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> No
     if protocol not in splits.PROTOCOLS:
         raise click.BadParameter(f"--protocol {protocol}: choose one of {', '.join(splits.PROTOCOLS)}")
     found = preflight.examine(source, protocol, corpora.emotion_list(emotions) if emotions else None)
-    click.echo(json.dumps(found) if as_json else preflight.written(found))
+    click.echo(json.dumps(found) if as_json else preflight.as_text(found))
     if found["doubts"]:
         raise SystemExit(1)
 
@@ -318,9 +318,9 @@ def reports(
         raise click.UsageError("--failed goes with --notebook alone, and --grid names its runs itself")
     out = out or ledger.REPORTS
     if failed:
-        runs = execution.failed(out, notebooks)
+        runs = execution.failed_runs(out, notebooks)
     elif grid:
-        runs = execution.grid(grid, notebooks, parameters, out)
+        runs = execution.plan_grid(grid, notebooks, parameters, out)
         click.echo(f"{len(runs)} runs:")
         for run in runs:
             click.echo(f"  {run.name}")
@@ -350,7 +350,7 @@ def runs(context: click.Context, out: Path | None, as_json: bool) -> None:
     context.obj = out = out or ledger.REPORTS
     if context.invoked_subcommand is None:
         found = ledger.runs(out)
-        click.echo(json.dumps(found, indent=1) if as_json else index.listing(found))
+        click.echo(json.dumps(found, indent=1) if as_json else index.runs_text(found))
 
 
 @runs.command()
@@ -361,7 +361,7 @@ def diff(out: Path, a: str, b: str) -> None:
     """Show two runs side by side: parameters, results, and their predictions of the same clips."""
     from ser_lib.runs import index
 
-    click.echo(index.comparison(a, b, out))
+    click.echo(index.comparison_text(a, b, out))
 
 
 @runs.command()
@@ -374,4 +374,4 @@ def rm(out: Path, names: tuple[str, ...]) -> None:
     for name in names:
         ledger.remove(name, out)
         click.echo(f"{name}: removed")
-    index.write(out)
+    index.write_index(out)

@@ -275,7 +275,7 @@ def test_a_corpus_that_cannot_be_trusted(manifest, tmp_path):
     assert done.exit_code == 1
     assert "- 1 speaker(s): actors5 tests on unseen speakers" in done.stdout
     assert "- 01: 2 clip(s), at least 10 are needed; add some, or leave the label out" in done.stdout
-    assert "- 4 file(s) cannot be used, see above; repair them or take them out" in done.stdout
+    assert "- 4 file(s) cannot be used, see above; repair or remove them" in done.stdout
     for name, why in {
         "note": "not audio",
         "empty": "empty file",

@@ -290,10 +290,10 @@ def test_what_is_just_enough_is_not_doubted():
 def test_what_is_too_little_is_said_with_its_remedy():
     remedy = "add some, or leave the label out (null in labels.yaml, or without it in emotions=…)"
     assert doubts(told(MIN_SPEAKERS, 3, ["sad"])) == [
-        "one emotion, sad: nothing to tell apart; add clips of another"
+        "one emotion, sad: nothing to classify; add clips of another"
     ]
     assert doubts(told(MIN_SPEAKERS - 1, 3), "loso") == [
-        "4 speaker(s): loso tests on unseen speakers, and below 5 says little of the next one; add recordings of others"
+        "4 speaker(s): loso tests on unseen speakers, and fewer than 5 tell little about the next one; add recordings of others"
     ]
     assert doubts(told(9, 1)) == [
         f"{name}: 9 clip(s), at least 10 are needed; {remedy}" for name in ("happy", "sad")
@@ -309,18 +309,18 @@ def test_what_contradicts_itself_is_said_with_its_remedy():
     twins = clips.copy()
     twins.loc[0, ["audio_sha256", "emotion"]] = [twins["audio_sha256"][1], "sad"]
     assert doubts(twins) == [
-        "0happy0 and 0happy1: the same samples, but emotion sad and happy; correct one, or take both out"
+        "0happy0 and 0happy1: the same samples, but emotion sad and happy; correct one, or remove both"
     ]
     mixed = clips.copy()
     mixed.loc[mixed["emotion"] == "sad", "corpus"] = "other"
     assert doubts(mixed[mixed["speaker"] == "s0"], "random") == [
-        "speaker s0 is in mine and other and taken for one person; name two people differently, and give one person "
+        "speaker s0 is in mine and other and counts as one person; give two people two names, and one person "
         "one corpus"
     ]
     written = clips.copy()
     written.loc[written.index[::2], "emotion"] = written["emotion"].str.upper()
     assert doubts(written, "random") == [
-        f"{name.upper()!r} and {name!r} differ only in writing; make one of them the other in labels.yaml"
+        f"{name.upper()!r} and {name!r} differ only in spelling; map one to the other in labels.yaml"
         for name in ("happy", "sad")
     ]
 

@@ -244,7 +244,7 @@ def test_the_index_of_the_reports_is_made_of_their_metrics(tmp_path):
         if path.suffix in (".json", ".webp"):
             (tmp_path / path.parent.name).mkdir(exist_ok=True)
             (tmp_path / path.parent.name / path.name).symlink_to(path)
-    index.write(tmp_path)
+    index.write_index(tmp_path)
     for name in ("README.md", "index.html"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (REPORTS / name).read_text(
             encoding="utf-8"

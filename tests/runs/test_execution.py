@@ -126,7 +126,10 @@ def test_the_main_table_marks_the_random_split(tmp_path):
     content = {"run": {}, "results": [row("actors5", 0.5), row("random", 0.8)]}
     (tmp_path / "03_four" / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     table = index.main_table(index.read_results(tmp_path)).splitlines()
-    assert table[0] == "| emotions | model | unseen speakers (`actors5`) | random split ✗ |"
+    assert (
+        table[0]
+        == "| emotions | model | unseen speakers (`actors5`) | same speakers in training and test ✗ (`random`) |"
+    )
     assert table[2] == "| four | mlp | 50.0 % (40.0 to 60.0) | 80.0 % (70.0 to 90.0) |"
 
 
@@ -160,7 +163,7 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         *({"rung": "3 unseen", "metric": name, "same_speaker": 0.0} | rung for name in both),
     ]
     for run, content in (("04_choose_and_export", chosen), ("05_leakage_audit", ladder)):
-        assert index.honest_table(tmp_path) == ""
+        assert index.headline_table(tmp_path) == ""
         (tmp_path / run).mkdir()
         (tmp_path / run / "metrics.json").write_text(json.dumps({"results": content}), encoding="utf-8")
     networks = [
@@ -171,9 +174,9 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         json.dumps({"results": networks}), encoding="utf-8"
     )
     cells = "60.0 % (50.0 to 70.0)"
-    assert index.honest_table(tmp_path).splitlines()[2:] == [
-        "| people | these clips; neutral and calm are one | | 40.0 % |",
-        f"| `n`, served | unseen speakers; neutral and calm are one | | {cells} |",
+    assert index.headline_table(tmp_path).splitlines()[2:] == [
+        "| human listeners | the same; neutral and calm count as one |  | 40.0 % |",
+        f"| `n`, served | unseen speakers; neutral and calm count as one |  | {cells} |",
         f"| `n`, served | unseen speakers | {cells} | {cells} |",
         f"| `n`, served | unseen speakers, each left out in turn | {cells} | {cells} |",
         f"| `stack` of a network and functionals | unseen speakers | {cells} | {cells} |",
@@ -205,17 +208,20 @@ protocol = "actors5"  # PROTOCOL: of the folds
 fails = ""  # loso: the protocol with which it fails""",
     """import os, time
 import numpy as np
-from ser_lib import corpus as corpora, evaluate, parameters, tables
-from ser_lib.report import Report
+from ser_lib import corpora
+from ser_lib.evaluation import cross_validation
+from ser_lib.features import tables
+from ser_lib.runs import parameters
+from ser_lib.runs.report import Report
 report = Report("03_mlp_vs_boosting", globals())
 with open(os.environ["BEGUN"], "a", encoding="utf-8") as begun:
     print(report.folder.stem, file=begun)""",
     """names = corpora.emotion_list(emotions)
-clips = parameters.clips(corpus).drop(columns="path")
+clips = parameters.corpus_clips(corpus).drop(columns="path")
 table = tables.select(clips.assign(x=np.arange(float(len(clips)))), names)
 if fails == protocol and not os.environ.get("MENDED"):
     raise ValueError("no such luck\\nat all")
-predictions = evaluate.out_of_fold(table, ["majority"], protocol=protocol, n_jobs=1)
+predictions = cross_validation.out_of_fold(table, ["majority"], protocol=protocol, n_jobs=1)
 report.add_scores(predictions, names)
 report.save(table, predictions)""",
 )
@@ -329,8 +335,8 @@ def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     (clone.folder / "grid.yaml").write_text("fails: [loso]\nprotocol: [loso, actors5]\n", encoding="utf-8")
     code, told = clone.run("--grid", "grid.yaml")
     assert code == 1
-    assert "cell 4: ValueError: no such luck; what there is of it is in" in told  # papermill adds a cell
-    assert "Error: 1 of 2 runs failed; take them up with `python -m ser_lib reports --failed`" in told
+    assert "cell 4: ValueError: no such luck; see " in told  # papermill adds a cell
+    assert "Error: 1 of 2 runs failed; repeat them with `python -m ser_lib reports --failed`" in told
     assert clone.status() == {
         "03_four_fails-loso_protocol-actors5": "done",
         "03_four_fails-loso_protocol-loso": "failed",
@@ -377,7 +383,7 @@ def test_a_run_waits_for_the_one_that_it_reads_and_no_other(tmp_path, monkeypatc
         return out
 
     monkeypatch.setattr(execution, "execute", execute)
-    monkeypatch.setattr(execution.index, "write", lambda out: None)
+    monkeypatch.setattr(execution.index, "write_index", lambda out: None)
     names = ("03_eight", "02_features", "04_choose_and_export")
     runs = [run for name in names for run in execution.plan([name])]
     execution.execute_all(runs, tmp_path, jobs=2, say=lambda text: None)

@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
         progress_bar=False,
         config=Config(KernelManager={"transport": "ipc"}),  # as in report.execute
     )
-    report.page(folder / "notebook.ipynb", "03_eight")
+    report.write_page(folder / "notebook.ipynb", "03_eight")
     return folder
 
 
@@ -151,7 +151,7 @@ def own(html: str) -> list[str]:
 
 def test_what_every_page_carries_is_small(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One?")]), tmp_path / "notebook.ipynb")
-    report.page(tmp_path / "notebook.ipynb", "one")  # without metrics.json
+    report.write_page(tmp_path / "notebook.ipynb", "one")  # without metrics.json
     assert "<h1" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "index.html").stat().st_size < 12_000
 
@@ -206,7 +206,7 @@ def test_what_a_notebook_records_is_in_its_folder(tmp_path, monkeypatch):
     record.add(0.25, metric="share")
     record.figure(plots.plot_confusion(metrics.confusion(said, FOUR)), "confusion")
     record.save(said[["clip_id"]], said)
-    run, results = (ledger.read(folder)[part] for part in ("run", "results"))
+    run, results = (ledger.read_metrics(folder)[part] for part in ("run", "results"))
     assert (run["notebook"], run["clips"]) == ("03_mlp_vs_boosting", len(said))
     assert run["data_hash"] == provenance.data_hash(said[["clip_id"]])
     assert list(shown["metric"]) == list(metrics.METRICS)
@@ -256,7 +256,7 @@ def test_a_page_has_the_saved_figure_itself(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One?"), *cells]), tmp_path / "notebook.ipynb")
     saved = tmp_path / "saved.webp"
     Image.new("RGB", (20, 10), "black").save(saved, "webp", lossless=True)
-    report.page(tmp_path / "notebook.ipynb", "one")
+    report.write_page(tmp_path / "notebook.ipynb", "one")
     images = [
         attributes["src"]
         for tag, attributes in Parsed((tmp_path / "index.html").read_text(encoding="utf-8")).elements
@@ -412,11 +412,11 @@ def ledger_page(tmp_path_factory):
     for name, value in (("03_a", 0.4), ("03_b", 0.6), ("03_c", 0.5), ("04_d", 0.9)):
         running = ledger.start(name, row, out)
         score = {"metric": "uar", "value": value, "low": 0.1, "high": 0.95, "emotions": "x", "model": "m"}
-        ledger.write(running, ledger.begun(running), [score | {"protocol": "loso"}])
+        ledger.write_metrics(running, ledger.running_row(running), [score | {"protocol": "loso"}])
         failed = {"error": "cell 7: <b>no</b> " + "such_luck" * 20} if name == "03_c" else {}
         ledger.finish(running, "failed" if failed else "done", seconds=10 * value, **failed)
     ledger.start("05_a_run_with_a_name_" + "that-is-long-" * 9, row, out)
-    index.write(out)
+    index.write_index(out)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "http" not in page  # nothing from elsewhere
     assert "&lt;b&gt;no" in page

@@ -330,7 +330,7 @@ def test_the_card_of_a_passport(tmp_path):
 def test_a_passport_without_scores_has_no_card(tiny):
     done = call("card", tiny)
     assert done.exit_code == 1
-    assert f"{tiny}: tells no metrics, so it has no card; choose and train it anew" in done.output
+    assert f"{tiny}: has no metrics, which the card needs; choose and train it anew" in done.output
 
 
 def test_the_shell_completes():

@@ -14,7 +14,6 @@ from test_bundle import save_tiny
 
 from benchmarks import bench, bench_report
 from ser_lib import audio, corpora, features, plots
-from ser_lib.cli import main
 from ser_lib.features import lld
 
 
@@ -182,7 +181,7 @@ def test_the_quick_run_writes_the_report_and_its_figure(tmp_path, monkeypatch):
     save_tiny(tmp_path / "tiny.json")
     out = tmp_path / "out"
     done = CliRunner().invoke(
-        main, ["bench", "--quick", "--out", str(out), "--model", str(tmp_path / "tiny.json")]
+        bench.main, ["--quick", "--out", str(out), "--model", str(tmp_path / "tiny.json")]
     )
     assert done.exit_code == 0, done.output
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")

@@ -25,7 +25,7 @@ def counted(path: str, **how) -> tuple:
 
 
 def peak(n: int, folder: Path) -> int:
-    """Bytes held at most while a table of `n` rows is written."""
+    """Most bytes in memory while a table of `n` rows is written."""
     folder.mkdir()
     lines = ["path,speaker,emotion", *(f"{i}.wav,a,sad" for i in range(n))]
     (folder / "clips.csv").write_text("\n".join(lines), encoding="utf-8")
@@ -44,7 +44,7 @@ def peak(n: int, folder: Path) -> int:
     return found
 
 
-def test_ten_times_the_rows_are_never_held():
+def test_memory_does_not_grow_with_the_rows():
     """In a process of its own: here other tests' garbage and threads would be counted too."""
     done = subprocess.run([sys.executable, __file__], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_growth_is_measured_in_a_process_of_its_own(tiny_corpus):
 
 
 if __name__ == "__main__":
-    extraction.read, tables.GROUP = counted, 500
+    extraction.read_clip, tables.GROUP = counted, 500
     with tempfile.TemporaryDirectory() as place:
         peak(500, Path(place) / "first")  # what is loaded once
         print(json.dumps([peak(n, Path(place) / str(n)) for n in (500, 5_000)]))

@@ -70,7 +70,7 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             ModuleNotFoundError("", name="papermill"),
@@ -81,10 +81,10 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
         (BundleError("ser.pkl: altered"), "ser.pkl: altered"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(error, told):
+def test_what_a_user_can_mend_is_one_line(error, message):
     done = CliRunner().invoke(failing(error))
     assert (done.exit_code, len(done.output.splitlines())) == (1, 1)
-    assert done.output.startswith(f"Error: {told}")
+    assert done.output.startswith(f"Error: {message}")
 
 
 @pytest.mark.parametrize("error", [ModuleNotFoundError("", name="ser_lib.x"), OSError(errno.ENOSPC, "full")])
@@ -120,9 +120,9 @@ def test_csv_is_safe_in_a_spreadsheet(tiny, clips, monkeypatch):
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ["file", "emotion", "confidence", "abstained", *(f"p_{e}" for e in sorted(FOUR))]
     assert [row["file"] for row in rows] == ["'=1+1.wav", "more/calm.wav"]
-    heard = bundle.load(tiny).predict("more/calm.wav")
-    assert float(rows[1]["p_calm"]) == heard["probabilities"]["calm"]
-    assert float(rows[1]["confidence"]) == heard["confidence"]
+    answer = bundle.load(tiny).predict("more/calm.wav")
+    assert float(rows[1]["p_calm"]) == answer["probabilities"]["calm"]
+    assert float(rows[1]["confidence"]) == answer["confidence"]
     cells = [next(csv.reader([line]))[0] for line in as_csv([{"file": name} for name in NAMES], [], ["file"])]
     assert cells[1:] == ["'=A1", "'+1", "'-1", "'@x", "'\tx", "-", "a=1", ""]
 
@@ -143,7 +143,7 @@ def test_a_table_has_one_line_a_file_and_warns_beside_it(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["table", "jsonl", "csv"])
-def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(tiny, clips, tmp_path, form):
+def test_a_file_that_cannot_be_analysed_is_named_and_the_rest_goes_on(tiny, clips, tmp_path, form):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.wav").write_text("not audio", encoding="utf-8")
     asked = (tmp_path / "gone.wav", tmp_path / "empty", tmp_path / "bad.wav", clips / "more")
@@ -179,7 +179,7 @@ def test_a_timeline_of_each_file(tiny, tmp_path):
     assert table[-1].split()[2:] == ["silent", str(path)]
 
 
-def test_references_are_heard(tiny, tmp_path):
+def test_references_change_the_answer(tiny, tmp_path):
     own = [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
     paths = [tmp_path / f"neutral{i}.wav" for i in (0, 1)]
     for path, content in zip(paths, own, strict=True):
@@ -247,10 +247,10 @@ def test_a_corpus_that_can_be_trusted(manifest, tmp_path):
     assert "labels.yaml: 08 is left out, 12 clip(s)" in done.stdout
     assert "angry      18 clips of 6 speakers, 3 to 3 each" in done.stdout
     assert done.stdout.endswith(f"-p corpus={path} -p emotions=angry,happy -p protocol=actors5\n")
-    found = json.loads(call("corpus", "check", path, "--json", "--protocol", "loso").stdout)
-    assert found["doubts"] == found["problems"] == []
-    assert found["speakers"]["06"]["clips"] == {"angry": 3, "happy": 3}
-    assert found["protocol"] == "loso"
+    result = json.loads(call("corpus", "check", path, "--json", "--protocol", "loso").stdout)
+    assert result["doubts"] == result["problems"] == []
+    assert result["speakers"]["06"]["clips"] == {"angry": 3, "happy": 3}
+    assert result["protocol"] == "loso"
 
 
 def test_nothing_is_decoded_twice(manifest, monkeypatch):
@@ -283,9 +283,9 @@ def test_a_corpus_that_cannot_be_trusted(manifest, tmp_path):
         "gone": "no such f",
     }.items():
         assert f"cannot be used: {tmp_path}/{name}.wav: {why}" in done.stdout
-    found = json.loads(call("corpus", "check", path, "--json").stdout)
-    assert len(found["problems"]) == 4
-    assert len(found["doubts"]) == 4  # two classes of few clips
+    result = json.loads(call("corpus", "check", path, "--json").stdout)
+    assert len(result["problems"]) == 4
+    assert len(result["doubts"]) == 4  # two classes of few clips
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_sources_that_are_refused_on_one_line(manifest, arguments, code, message
 # --- card, completion ------------------------------------------------------------------------------
 
 
-def test_the_card_of_a_passport(tmp_path):
+def test_the_card_of_a_model(tmp_path):
     score = {"value": 0.5, "uar": 0.5, "low": 0.4, "high": 0.6}
     save_tiny(
         tmp_path / "mine.json",
@@ -327,7 +327,7 @@ def test_the_card_of_a_passport(tmp_path):
     assert "\n\n\n" not in done.stdout
 
 
-def test_a_passport_without_scores_has_no_card(tiny):
+def test_metadata_without_scores_have_no_card(tiny):
     done = call("card", tiny)
     assert done.exit_code == 1
     assert f"{tiny}: has no metrics, which the card needs; choose and train it anew" in done.output

@@ -51,9 +51,9 @@ def package(tmp_path):
     ],
 )
 def test_imports_are_followed(package, source, reached):
-    found = provenance.modules(["x = 1", source], package)
-    assert " ".join(found) == reached
-    assert all(path.is_file() for path in found.values())
+    files = provenance.modules(["x = 1", source], package)
+    assert " ".join(files) == reached
+    assert all(path.is_file() for path in files.values())
 
 
 def test_what_is_no_plain_python_may_import_anything(package):
@@ -101,8 +101,8 @@ def test_an_edit_of_a_cell_changes_the_code(tmp_path, monkeypatch):
 def test_no_notebook_reaches_what_serves_or_measures():
     for notebook in NOTEBOOKS:
         cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-        found = provenance.modules(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
-        names = {name.rpartition(".")[2] for name in found}
+        files = provenance.modules(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
+        names = {name.rpartition(".")[2] for name in files}
         assert {"report", "metrics", "tables", "features"} <= names
         assert not names & {"listen", "server", "bench", "cli", "index", "reruns", "export", "download"}
         assert ("bundle" in names) == (notebook == "04_choose_and_export")

@@ -81,11 +81,6 @@ def plan(
         with several `RUNS` runs once if `given` sets the parameters in which these differ.
     name : str
         Name of the report folder, for a single run.
-
-    Raises
-    ------
-    SerError
-        An unknown notebook, or as `parameters.check_values`.
     """
     given = dict(given or {})
     for wanted in notebooks:
@@ -132,20 +127,13 @@ def _short(key: str, value: str) -> str:
 def plan_grid(
     path: Path, notebooks: Sequence[str], given: Mapping[str, str], out: Path = REPORTS
 ) -> list[Run]:
-    """Return, as `plan`, the runs of every combination of values in a YAML file, `parameter: [value, …]`.
-
-    Raises
-    ------
-    SerError
-        As `plan`, or the file has another form, or two combinations would share a folder.
-    """
+    """Return, as `plan`, the runs of every combination of values in a YAML file, `parameter: [value, …]`."""
     try:
         lists = yaml.safe_load(path.read_text(encoding="utf-8"))
         wrong = [name for name, values in lists.items() if not isinstance(values, list) or not values]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        raise ReportError(
-            f"{path}: not a YAML file of lines like 'seeds: [0, 1]' ({type(error).__name__})"
-        ) from error
+        kind = type(error).__name__
+        raise ReportError(f"{path}: not a YAML file of lines like 'seeds: [0, 1]' ({kind})") from error
     if wrong:
         raise ReportError(f"{path}: {', '.join(map(str, wrong))} is no list of values, as in 'seeds: [0, 1]'")
     runs = []
@@ -191,14 +179,9 @@ def execute_all(
         -1 for one per processor core. Two jobs share all cores, since one alone leaves them idle a third of the
         time; each of more jobs gets a part of them.
     keep_going : bool
-        Whether the others go on after a failure.
+        Whether the others go on after a failure. Either way SerError is raised at the end.
     mlflow : str
         URI of a tracking store, as `ledger.mlflow_logger`; each run is logged when it ends.
-
-    Raises
-    ------
-    SerError
-        As `execute`; after several failures, how many and how to repeat them.
     """
     cores = cpu_count()
     jobs = min(cores if jobs < 0 else jobs, len(runs))
@@ -264,7 +247,7 @@ def execute(
     force : bool
         Execute it in any case.
     processes : int
-        Its share of the machine, where several runs are executed at a time; their output goes to a file.
+        Its share of the cores, where several runs are executed at a time; their output goes to a file.
 
     Raises
     ------
@@ -272,7 +255,7 @@ def execute(
         As `ledger.new_row`, or a cell failed: the message has the notebook, the cell and the error.
     """
     row = ledger.new_row(run.notebook, run.parameters, out)
-    waited = False
+    waiting = False
     while True:
         changed = ledger.changed_columns(run.name, row, out)
         if changed == [] and not force:
@@ -283,9 +266,9 @@ def execute(
             return out / run.name
         if running := ledger.start(run.name, row, out):
             break
-        if not waited:
+        if not waiting:
             say(f"{run.name}: another process is running it; waiting")
-        waited = True
+        waiting = True
         time.sleep(POLL_S)
     again = f", since its {', '.join(changed)} changed" if changed else ""
     given = "".join(f" {name}={value}" for name, value in run.parameters.items())
@@ -411,16 +394,7 @@ def note_progress(running: Path, cell: int, cells: int, since: float) -> None:
 class Display:
     """Inside its `with` block, shows how far runs are: one line on a terminal, a line a minute in a log.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Of the runs.
-    out : Path
-        Folder of the reports.
-    say : callable
-        Prints the lines given to the method `say`, which keep clear of the terminal's line.
-    stream : text file, optional
-        Instead of standard error.
+    Its method `say` prints with the given `say`, clear of the line on the terminal.
     """
 
     def __init__(

@@ -128,17 +128,13 @@ def confirm(running: Path) -> Path:
     Files of the run that the report lacks, such as a feature table that git ignores, are added.
     """
     place, row = running.with_suffix(""), read_metrics(running)["run"]
-    note = {name: row[name] for name in KEY} | {"of": _report_hash(place)}
+    note = {name: row[name] for name in KEY} | {"of": _hash((place / FILE).read_bytes())}
     (place / CONFIRMED).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     for path in running.iterdir():
         if not (place / path.name).exists():
             path.rename(place / path.name)
     shutil.rmtree(running)
     return place
-
-
-def _report_hash(folder: Path) -> str:
-    return sha256((folder / FILE).read_bytes()).hexdigest()[:16]
 
 
 # --- the rows -------------------------------------------------------------------------------------
@@ -200,15 +196,7 @@ def remove(name: str, out: Path = REPORTS) -> None:
 
 
 def new_row(notebook: str, given: Mapping[str, Any], out: Path = REPORTS) -> dict[str, Any]:
-    """Return the row of a run before it starts.
-
-    Raises
-    ------
-    CorpusError
-        A corpus that does not exist.
-    ReportError
-        A run that this one reads does not exist.
-    """
+    """Return the row of a run before it starts; CorpusError or ReportError if a corpus or run it reads is missing."""
     values = parameters.defaults(notebook) | dict(given)
     commit, dirty = provenance.git_state()
     return {
@@ -251,18 +239,18 @@ def _confirmed_key(folder: Path) -> dict[str, Any]:
         note = json.loads((folder / CONFIRMED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if note["of"] == _report_hash(folder) else {}
+    return note if note["of"] == _hash((folder / FILE).read_bytes()) else {}
 
 
 def _data_hash(notebook: str, values: Mapping[str, Any], out: Path) -> str:
     """Hash the shipped tables and the results of the runs that this one reads."""
-    total = sha256(b"".join(path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)))
+    content = [path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)]
     for name, parameter in parameters.read_parameters(notebook).items():
         if parameter.kind == "RUN":
             other = read_metrics(find_file(values[name], FILE, out).parent)
-            content = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
-            total.update(json.dumps(content).encode())
-    return total.hexdigest()[:16]
+            made = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
+            content.append(json.dumps(made).encode())
+    return _hash(b"".join(content))
 
 
 def _recording_hashes(notebook: str, values: Mapping[str, Any]) -> dict[str, str]:
@@ -281,8 +269,7 @@ def _recording_hashes(notebook: str, values: Mapping[str, Any]) -> dict[str, str
             paths = [os.path.abspath(path) for path in table["path"]]
             common = os.path.commonpath(paths)
             stamps = [(os.path.relpath(path, common), *extraction.stamp(path)) for path in paths]
-            content = json.dumps([stamps, table.drop(columns="path").to_csv()]).encode()
-            hashes[name] = sha256(content).hexdigest()[:16]
+            hashes[name] = _hash(json.dumps([stamps, table.drop(columns="path").to_csv()]).encode())
     return hashes
 
 
@@ -290,9 +277,12 @@ def _code_hash(notebook: str) -> str:
     """Hash the notebook's cells and the modules of ser_lib that they import."""
     cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    total = sha256(b"".join(path.read_bytes() for path in provenance.modules(code).values()))
-    total.update("\0".join("".join(cell["source"]) for cell in cells).encode())
-    return total.hexdigest()[:16]
+    content = [path.read_bytes() for path in provenance.modules(code).values()]
+    return _hash(b"".join(content) + "\0".join("".join(cell["source"]) for cell in cells).encode())
+
+
+def _hash(content: bytes) -> str:
+    return sha256(content).hexdigest()[:16]
 
 
 def settings(run: str, source: str) -> dict[str, Any]:

@@ -34,14 +34,14 @@ def peak(n: int, folder: Path) -> int:
         n_rows, problems = tables.write(
             folder / "clips.csv", folder / "t.parquet", CONFIG, cache_dir=folder / "cache", n_jobs=1
         )
-        found = tracemalloc.get_traced_memory()[1]
+        result = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert n_rows == n
     assert problems.empty
     column = tables.load(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
     assert (column == np.arange(n)).all()
-    return found
+    return result
 
 
 def test_memory_does_not_grow_with_the_rows():
@@ -54,10 +54,10 @@ def test_memory_does_not_grow_with_the_rows():
 
 
 def test_growth_is_measured_in_a_process_of_its_own(tiny_corpus):
-    found = growth.growth(40, tiny_corpus)
-    assert found["clips"] == 40
-    assert found["seconds"] > 0
-    assert 50 < found["own_mib"] <= found["peak_mib"] < 4_000
+    result = growth.growth(40, tiny_corpus)
+    assert result["clips"] == 40
+    assert result["seconds"] > 0
+    assert 50 < result["own_mib"] <= result["peak_mib"] < 4_000
 
 
 if __name__ == "__main__":

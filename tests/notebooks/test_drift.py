@@ -1,6 +1,6 @@
 """No figure is typed by hand: README, cards and index say what predictions, metrics, tables and code say.
 
-Every figure in prose is one of the phrases in `SAID`, computed here. One that is not there is refused, so that
+Every figure in prose is one of the phrases in `PHRASES`, computed here. One that is not there is refused, so that
 a new figure needs its line. Tables between marks, code, names and addresses are not prose.
 """
 
@@ -65,7 +65,7 @@ def clips() -> pd.DataFrame:
     return pd.read_parquet(FULL, columns=names)
 
 
-def found(run: str, **about: object) -> pd.DataFrame:
+def results_of(run: str, **about: object) -> pd.DataFrame:
     """The rows of one run's `metrics.json` that are about something."""
     rows = pd.DataFrame(json.loads((REPORTS / run / "metrics.json").read_text(encoding="utf-8"))["results"])
     for column, value in about.items():
@@ -86,13 +86,13 @@ def of_readme() -> list[str]:
         "openapi"
     ]
     asked = inspect.signature(calibration.nested).parameters
-    kept = {"accuracy": found("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
-    kept["level"] = found("04_choose_and_export", metric="coverage", level=0.9)["value"].item()
+    kept = {"accuracy": results_of("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
+    kept["level"] = results_of("04_choose_and_export", metric="coverage", level=0.9)["value"].item()
     assert {name: asked[name].default for name in kept} == pytest.approx(kept, abs=0.02)
     return [
         f"chance is {100 / len(FOUR):g} % for four emotions and {100 / len(EIGHT):g} % for eight",
         "for four and for eight emotions",
-        f"network under {WORDS[found('05_leakage_audit')['rung'].nunique()]} protocols",
+        f"network under {WORDS[results_of('05_leakage_audit')['rung'].nunique()]} protocols",
         f"Python {project['requires-python'].removeprefix('>=')} to {newest}",
         f"downloads {ravdess.SIZE / 1e6:.0f} MB",
         f"up to {WORDS[round(decoding.MAX_S / 60)]} minutes",
@@ -140,7 +140,7 @@ def of_contributing() -> list[str]:
     return [of_readme()[3].removeprefix("Python ")]
 
 
-SAID = {"README.md": of_readme, "data/README.md": of_data_card, "CONTRIBUTING.md": of_contributing}
+PHRASES = {"README.md": of_readme, "data/README.md": of_data_card, "CONTRIBUTING.md": of_contributing}
 
 
 def prose(text: str) -> str:
@@ -150,15 +150,15 @@ def prose(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\]\([^)]*\)", "]", text))
 
 
-@pytest.mark.parametrize("document", SAID)
+@pytest.mark.parametrize("document", PHRASES)
 def test_every_figure_in_prose_is_computed(document):
     text = prose((ROOT / document).read_text(encoding="utf-8"))
-    for phrase in SAID[document]():
+    for phrase in PHRASES[document]():
         assert phrase in text, f"{document}: should say {phrase!r}"
         text = text.replace(phrase, "")
     for phrase in (*CITED, *TIMES):
         text = text.replace(phrase, "")
-    assert FIGURE.findall(text) == [], f"{document}: neither computed in SAID nor listed as cited"
+    assert FIGURE.findall(text) == [], f"{document}: neither computed in PHRASES nor listed as cited"
 
 
 def test_a_figure_typed_by_hand_is_seen():
@@ -174,43 +174,45 @@ def test_a_table_typed_by_hand_is_refused_too():
     assert not re.search(r"\d\.\d %", rest.replace("12.5 %", ""))
 
 
-def test_the_model_card_is_what_the_passport_and_the_predictions_make():
+def test_the_model_card_is_made_of_the_metadata_and_the_predictions():
     folder = REPORTS / "04_choose_and_export"
     unseen = pd.read_parquet(folder / "predictions.parquet")
-    groups = found("04_choose_and_export", metric="uar_group")
+    groups = results_of("04_choose_and_export", metric="uar_group")
     text = card.model_card(metadata(), metrics.per_class(unseen, EIGHT), groups[groups["kind"] != "speaker"])
     assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == text
 
 
-def test_the_passport_holds_the_metrics_of_the_report():
+def test_the_metadata_have_the_metrics_of_the_report():
     run = "04_choose_and_export"
-    told, bounds = metadata(), ["value", "low", "high"]
-    for metric, held in told["metrics"].items():
-        (row,) = found(run, metric=metric, protocol=told["headline"]["protocol"]).to_dict("records")
-        assert held == {name: row[name] for name in bounds}, metric
-    for held, about in (
-        (told["chosen"]["gain_of_copies"], {"metric": "uar_gain_of_copies"}),
-        (told["intensity"], {"metric": "uar_intensity"}),
-        (told["enrolled"], {"metric": "uar_known_speaker", "mode": "enrolled, 3 neutral clips"}),
+    stored, bounds = metadata(), ["value", "low", "high"]
+    for metric, kept in stored["metrics"].items():
+        (row,) = results_of(run, metric=metric, protocol=stored["headline"]["protocol"]).to_dict("records")
+        assert kept == {name: row[name] for name in bounds}, metric
+    for kept, about in (
+        (stored["chosen"]["gain_of_copies"], {"metric": "uar_gain_of_copies"}),
+        (stored["intensity"], {"metric": "uar_intensity"}),
+        (stored["enrolled"], {"metric": "uar_known_speaker", "mode": "enrolled, 3 neutral clips"}),
     ):
-        (row,) = found(
-            run, model=told["estimator"] if held is not told["intensity"] else held["estimator"], **about
+        (row,) = results_of(
+            run,
+            model=stored["estimator"] if kept is not stored["intensity"] else kept["estimator"],
+            **about,
         )[bounds].to_numpy()
-        assert [held[name] for name in ("uar", "low", "high")] == list(row), about
-    assert told["ece"] == found(run, metric="ece", probabilities="calibrated")["value"].item()
-    assert list(told["feature_names"]) == list(feature_names(FeatureConfig()))
-    assert told["training"]["clips"] == len(clips())
+        assert [kept[name] for name in ("uar", "low", "high")] == list(row), about
+    assert stored["ece"] == results_of(run, metric="ece", probabilities="calibrated")["value"].item()
+    assert list(stored["feature_names"]) == list(feature_names(FeatureConfig()))
+    assert stored["training"]["clips"] == len(clips())
 
 
 @pytest.mark.parametrize("run", ["03_eight", "03_four", "04_choose_and_export", "07_sequence_models"])
 def test_the_metrics_are_those_of_the_predictions(run):
     labels = FOUR if run == "03_four" else EIGHT
     predictions = pd.read_parquet(REPORTS / run / "predictions.parquet")
-    told = found(run, metric="uar").set_index(["protocol", "model"])[["value", "low", "high"]]
+    scores = results_of(run, metric="uar").set_index(["protocol", "model"])[["value", "low", "high"]]
     seen = 0
     for key, part in predictions.groupby(["protocol", "model"]):
-        if key in told.index:
-            assert list(told.loc[key]) == pytest.approx(metrics.score(part, labels), abs=1e-9), key
+        if key in scores.index:
+            assert list(scores.loc[key]) == pytest.approx(metrics.score(part, labels), abs=1e-9), key
             seen += 1
     assert seen
 
@@ -253,14 +255,14 @@ def test_the_index_of_the_reports_is_made_of_their_metrics(tmp_path):
 
 @pytest.mark.parametrize("page", finished("**/*.html"), ids=lambda page: page.parent.name)
 def test_a_report_names_no_place_of_the_machine_that_made_it(page):
-    found = re.findall(r"(?:/home|/root|/tmp|/Users|site-packages)/[^<\s]*", page.read_text(encoding="utf-8"))
-    assert found == []
+    paths = re.findall(r"(?:/home|/root|/tmp|/Users|site-packages)/[^<\s]*", page.read_text(encoding="utf-8"))
+    assert paths == []
 
 
 @pytest.mark.parametrize("name", ["classic", "compact"])
 def test_a_set_has_the_columns_that_its_module_says(name):
-    (said,) = re.findall(rf"`{name}` \([^()]*?(\d+) columns", sets.__doc__)
-    assert len(feature_names(FeatureConfig(name))) == int(said)
+    (stated,) = re.findall(rf"`{name}` \([^()]*?(\d+) columns", sets.__doc__)
+    assert len(feature_names(FeatureConfig(name))) == int(stated)
 
 
 def test_the_version_is_one():

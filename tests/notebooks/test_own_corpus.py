@@ -70,21 +70,21 @@ def test_the_readme_leads_from_a_folder_to_a_served_prediction(clone, emodb):
     }
     with subprocess.Popen(shell, cwd=clone, env=environment, **how) as process:
         try:
-            told, errors = process.communicate(timeout=1800)
+            output, errors = process.communicate(timeout=1800)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, told + errors
-    assert "No problem for a report:" in told
-    found = {row["name"]: row for row in ledger.runs(clone / "my" / "reports")}
-    assert {name: row["status"] for name, row in found.items()} == {"mine": "done", "served": "done"}
-    predicted, served = (json.loads(line) for line in told.splitlines() if line.startswith('{"'))
+    assert process.returncode == 0, output + errors
+    assert "No problem for a report:" in output
+    rows = {row["name"]: row for row in ledger.runs(clone / "my" / "reports")}
+    assert {name: row["status"] for name, row in rows.items()} == {"mine": "done", "served": "done"}
+    predicted, served = (json.loads(line) for line in output.splitlines() if line.startswith('{"'))
     assert served["emotion"] == max(served["probabilities"], key=served["probabilities"].get)
     assert set(served["probabilities"]) == {"angry", "happy", "neutral", "sad"}
     assert served["probabilities"] == pytest.approx(predicted["probabilities"], abs=1e-6)
     metadata = bundle.load(clone / "my" / "model.json").metadata
     assert served["model"]["name"] == metadata["name"] == "model"
-    assert metadata["headline"]["low"] > 0.5  # twice chance, on speakers never heard
+    assert metadata["headline"]["low"] > 0.5  # twice chance, on unseen speakers
     assert metadata["training"]["speakers"] == 10
     assert metadata["licence"] == "not stated"
     card = (clone / "my" / "reports" / "served" / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -236,8 +236,8 @@ def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifes
     assert metadata["training"]["corpus"] == "mine"
     assert metadata["licence"] == "CC0"
     page = (out / "served" / "index.html").read_text(encoding="utf-8")
-    for told in ("is the only candidate", "called <code>neutral</code>", "known to be of two intensities"):
-        assert told in page
+    for text in ("is the only candidate", "called <code>neutral</code>", "known to be of two intensities"):
+        assert text in page
     card = (out / "served" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "**Licence.** CC0." in card
     assert "RAVDESS" not in card

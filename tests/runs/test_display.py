@@ -37,13 +37,13 @@ def until(stream, text):
 
 
 def test_a_terminal_has_one_line_that_is_rewritten_and_taken_away(out):
-    stream, said = Terminal(), []
-    with Display(["03_four", "05", "03_eight"], out, said.append, stream) as shown:
+    stream, lines = Terminal(), []
+    with Display(["03_four", "05", "03_eight"], out, lines.append, stream) as shown:
         until(stream, f"{CLEAR}03_four: cell 4 of 20, 65 s; 03_eight: cell 2 of 20, 65 s")
         execution.note_progress(out / "03_four.running", 5, 20, time.time())
         until(stream, f"{CLEAR}03_four: cell 5 of 20, 0 s")
         shown.say("done")
-    assert said == ["done"]
+    assert lines == ["done"]
     assert "\n" not in stream.getvalue()
     assert stream.getvalue().endswith(CLEAR)
 
@@ -57,12 +57,12 @@ def test_a_line_is_no_longer_than_the_terminal(out, monkeypatch):
 
 
 def test_a_log_has_lines_of_their_own_now_and_then(out):
-    stream, said = io.StringIO(), []
-    with Display(["03_four", "03_eight"], out, said.append, stream) as shown:
+    stream, lines = io.StringIO(), []
+    with Display(["03_four", "03_eight"], out, lines.append, stream) as shown:
         shown.say("begun")
         assert stream.getvalue() == ""
         until(stream, "03_four: cell 4 of 20, 65 s\n03_eight: cell 2 of 20, 65 s\n")
-    assert said == ["begun"]
+    assert lines == ["begun"]
     assert "\r" not in stream.getvalue()
 
 

@@ -269,8 +269,8 @@ class Clone:
 
     def run(self, *options, **environment):
         with self.start(*options, **environment) as process:
-            told = process.communicate(timeout=1800)[0]
-        return process.returncode, told
+            output = process.communicate(timeout=1800)[0]
+        return process.returncode, output
 
     def begun(self):
         """How often each run was begun."""
@@ -298,9 +298,9 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
     done = [name for name, status in killed.items() if status == "done"]
     assert 3 <= len(done) < 12
     before = {name: (clone.out / name / "metrics.json").read_bytes() for name in done}
-    code, told = clone.run("--grid", "grid.yaml")
-    assert code == 0, told
-    assert told.startswith("12 runs:\n  03_emotions-four_seeds-0_protocol-actors5\n")
+    code, output = clone.run("--grid", "grid.yaml")
+    assert code == 0, output
+    assert output.startswith("12 runs:\n  03_emotions-four_seeds-0_protocol-actors5\n")
     rows = ledger.runs(clone.out)
     assert [row["status"] for row in rows] == ["done"] * 12
     assert len({tuple(row["parameters"].values()) for row in rows}) == 12
@@ -309,13 +309,13 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
         assert row["peak_memory_mb"] > 10
         assert row["seconds"] > 0
     for name in done:
-        assert f"{name}: unchanged, skipped" in told
+        assert f"{name}: unchanged, skipped" in output
         assert (clone.out / name / "metrics.json").read_bytes() == before[name]
         assert clone.begun()[name] == 1
     cut = {name for name, status in killed.items() if status == "failed"}  # its process was ended
     assert {name for name, times in clone.begun().items() if times > 1} <= cut
-    code, told = clone.run("--grid", "grid.yaml")
-    assert (code, told.count("unchanged, skipped")) == (0, 12)
+    code, output = clone.run("--grid", "grid.yaml")
+    assert (code, output.count("unchanged, skipped")) == (0, 12)
     assert sum(clone.begun().values()) <= 12 + len(cut)
 
 
@@ -323,20 +323,20 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
 def test_two_grids_at_a_time_share_the_runs(clone):
     (clone.folder / "grid.yaml").write_text("seeds: [0, 1]\n", encoding="utf-8")
     with clone.start("--grid", "grid.yaml") as one, clone.start("--grid", "grid.yaml") as other:
-        told = [process.communicate(timeout=1800)[0] for process in (one, other)]
-    assert (one.returncode, other.returncode) == (0, 0), told
+        output = [process.communicate(timeout=1800)[0] for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), output
     assert clone.begun() == {"03_four_seeds-0": 1, "03_four_seeds-1": 1}
     assert set(clone.status().values()) == {"done"}
-    assert sum(text.count("unchanged, skipped") for text in told) == 2
+    assert sum(text.count("unchanged, skipped") for text in output) == 2
 
 
 @pytest.mark.slow
 def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     (clone.folder / "grid.yaml").write_text("fails: [loso]\nprotocol: [loso, actors5]\n", encoding="utf-8")
-    code, told = clone.run("--grid", "grid.yaml")
+    code, output = clone.run("--grid", "grid.yaml")
     assert code == 1
-    assert "cell 4: ValueError: no such luck; see " in told  # papermill adds a cell
-    assert "Error: 1 of 2 runs failed; repeat them with `python -m ser_lib reports --failed`" in told
+    assert "cell 4: ValueError: no such luck; see " in output  # papermill adds a cell
+    assert "Error: 1 of 2 runs failed; repeat them with `python -m ser_lib reports --failed`" in output
     assert clone.status() == {
         "03_four_fails-loso_protocol-actors5": "done",
         "03_four_fails-loso_protocol-loso": "failed",
@@ -344,12 +344,12 @@ def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     row = next(row for row in ledger.runs(clone.out) if row["status"] == "failed")
     assert row["cell"] == 4
     assert (clone.out / "03_four_fails-loso_protocol-loso.failed" / "notebook.ipynb").is_file()
-    code, told = clone.run("--failed", MENDED="yes")
-    assert code == 0, told
+    code, output = clone.run("--failed", MENDED="yes")
+    assert code == 0, output
     assert set(clone.status().values()) == {"done"}
     assert clone.begun()["03_four_fails-loso_protocol-actors5"] == 1
-    code, told = clone.run("-p", "fails=loso", "--force")
-    assert code == 0, told
+    code, output = clone.run("-p", "fails=loso", "--force")
+    assert code == 0, output
     page = (clone.out / "index.html").read_text(encoding="utf-8")
     assert page.count('<td class="run"') == 3
 
@@ -361,11 +361,11 @@ def test_a_terminal_is_told_how_far_a_run_is(clone):
         env=clone.environment, cwd=clone.folder, stdout=subprocess.PIPE, stderr=theirs, encoding="utf-8",
     ) as process:  # fmt: skip
         os.close(theirs)
-        told = process.communicate(timeout=900)[0]
+        output = process.communicate(timeout=900)[0]
     shown = os.read(ours, 100_000).decode()
     os.close(ours)
     assert process.returncode == 0, shown
-    assert [line.partition(":")[0] for line in told.splitlines()] == ["03_four", "03_four", "index"]
+    assert [line.partition(":")[0] for line in output.splitlines()] == ["03_four", "03_four", "index"]
     assert re.search(r"\r\x1b\[K03_four: cell [1-3] of 3, \d+ s", shown)
     assert shown.endswith("\r\x1b[K")
     assert not (clone.out / "03_four" / "progress").exists()
@@ -424,7 +424,7 @@ def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):
 
 
 def test_the_help_lists_the_parameters_of_a_notebook():
-    told = CliRunner().invoke(main, ["reports", "--notebook", "07", "--help"]).output
-    assert "Parameters of 07_sequence_models" in told
-    assert "full | smoke: smoke takes a few steps" in told
+    output = CliRunner().invoke(main, ["reports", "--notebook", "07", "--help"]).output
+    assert "Parameters of 07_sequence_models" in output
+    assert "full | smoke: smoke takes a few steps" in output
     assert "Parameters of" not in CliRunner().invoke(main, ["reports", "--help"]).output

@@ -206,18 +206,18 @@ def test_two_runs_are_compared_on_their_common_clips(tmp_path):
     a, b = predicted(1), predicted(2, ("sad", "happy"))
     kept(tmp_path, "03_a", a, parameters={"emotions": "x", "seeds": "0"})
     kept(tmp_path, "03_b", b, parameters={"emotions": "y", "seeds": "0"})
-    found = index.compare("03_a", "03_b", tmp_path)
-    assert list(found["row"].index) == ["parameters.emotions"]
-    (gap,) = found["differences"].to_dict("records")
+    tables = index.compare("03_a", "03_b", tmp_path)
+    assert list(tables["row"].index) == ["parameters.emotions"]
+    (gap,) = tables["differences"].to_dict("records")
     common = a[a["clip_id"].isin(b["clip_id"])]
     assert gap["clips"] == len(common) == 40
     expected = comparison.difference(common, b, sorted(emotions))
     assert [gap[name] for name in index.VALUES] == pytest.approx(expected)
     assert gap["low"] <= gap["value"] <= gap["high"]
-    assert list(found["a"].index) == ["happy", "sad"]
-    np.testing.assert_allclose(found["a"].sum(axis=1), 1)
+    assert list(tables["a"].index) == ["happy", "sad"]
+    np.testing.assert_allclose(tables["a"].sum(axis=1), 1)
     shares = common[common["emotion"] == "sad"]["predicted"].value_counts(normalize=True)
-    assert found["a"].loc["sad", "calm"] == pytest.approx(shares.get("calm", 0))
+    assert tables["a"].loc["sad", "calm"] == pytest.approx(shares.get("calm", 0))
 
 
 def test_models_that_only_one_has_are_compared_first_with_first(tmp_path):
@@ -229,8 +229,8 @@ def test_models_that_only_one_has_are_compared_first_with_first(tmp_path):
 
 def test_the_same_run_twice_differs_by_nothing(tmp_path):
     kept(tmp_path, "03_a", predicted(1))
-    found = index.compare("03_a", "03_a", tmp_path)
-    assert found["differences"][index.VALUES].to_numpy().tolist() == [[0, 0, 0]]
+    tables = index.compare("03_a", "03_a", tmp_path)
+    assert tables["differences"][index.VALUES].to_numpy().tolist() == [[0, 0, 0]]
 
 
 def test_the_diff_command_shows_all_of_it(tmp_path):
@@ -256,8 +256,8 @@ def test_failed_runs_are_none(tmp_path):
 def test_a_run_without_results_is_compared_as_well(tmp_path):
     done(tmp_path, "03_a")
     done(tmp_path, "03_b", [uar(0.4, model="mlp")])
-    found = index.compare("03_a", "03_b", tmp_path)
-    assert found["results"]["value b"].tolist() == [0.4]
+    tables = index.compare("03_a", "03_b", tmp_path)
+    assert tables["results"]["value b"].tolist() == [0.4]
 
 
 # --- in MLflow -------------------------------------------------------------------------------------
@@ -285,9 +285,9 @@ def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
         for name in ("03_a", "03_b", "03_c"):
             log(name)
     client = mlflow.MlflowClient(uri)
-    held = client.search_runs([client.get_experiment_by_name(ledger.EXPERIMENT).experiment_id])
-    runs = {run.info.run_name: run for run in held}
-    assert len(held) == 2
+    logged = client.search_runs([client.get_experiment_by_name(ledger.EXPERIMENT).experiment_id])
+    runs = {run.info.run_name: run for run in logged}
+    assert len(logged) == 2
     assert {name: run.info.status for name, run in runs.items()} == {"03_a": "FINISHED", "03_b": "FAILED"}
     a, b = runs["03_a"], runs["03_b"]
     assert a.data.params == {"emotions": "four", "seeds": "0,1"}

@@ -46,10 +46,10 @@ def test_every_default_is_what_its_line_allows(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_words_are_the_librarys_own(name):
-    found = parameters.read_parameters(name)
+    described = parameters.read_parameters(name)
     for parameter, known in (("protocol", splits.PROTOCOLS), ("feature_set", features.SETS)):
-        if parameter in found:
-            assert set(found[parameter].words) <= set(known)
+        if parameter in described:
+            assert set(described[parameter].words) <= set(known)
 
 
 def test_the_help_tells_name_default_alternatives_and_meaning():

@@ -1,4 +1,4 @@
-"""check: what is told of a corpus, and what speaks against a report on it."""
+"""corpus check: the description of a corpus, and the doubts about a report on it."""
 
 from __future__ import annotations
 
@@ -95,15 +95,19 @@ def test_what_is_described(tmp_path):
         tmp_path, "path,speaker,gender,emotion\nclips/0.wav,ann,female,happy\nclips/1.wav,bob,male,sad\nclips/2.wav,ann,female,sad\n"
     )  # fmt: skip
     put(tmp_path / "clips" / "2.wav", numbered(1))
-    found = preflight.describe(read(path))
-    assert found["speakers"]["ann"] == {"corpus": "mine", "gender": "female", "clips": {"happy": 1, "sad": 1}}
-    assert found["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
-    assert found["duplicates"] == [["clips/1", "clips/2"]]
-    assert found["sample_rates"] == {"16000": 3}
-    assert found["duration_s"]["max"] == 1.2
-    json.dumps(found)
+    result = preflight.describe(read(path))
+    assert result["speakers"]["ann"] == {
+        "corpus": "mine",
+        "gender": "female",
+        "clips": {"happy": 1, "sad": 1},
+    }
+    assert result["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
+    assert result["duplicates"] == [["clips/1", "clips/2"]]
+    assert result["sample_rates"] == {"16000": 3}
+    assert result["duration_s"]["max"] == 1.2
+    json.dumps(result)
     asked = {"source": "a b.csv", "protocol": "loso", "asked": ["happy", "sad"], "labels": [], "doubts": []}
-    text = preflight.as_text(found | asked)
+    text = preflight.as_text(result | asked)
     assert "sample-identical: clips/1, clips/2" in text
     assert "-p 'corpus=a b.csv' -p emotions=happy,sad -p protocol=loso" in text
 
@@ -111,9 +115,9 @@ def test_what_is_described(tmp_path):
 def test_a_long_list_of_speakers_is_cut(monkeypatch):
     clips = grid(speakers=9).assign(gender="unknown", duration_s=1.0, sample_rate=8_000, channels=1)
     monkeypatch.setattr(preflight, "SHOWN", 4)
-    found = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
+    result = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
     rest = {"source": "x", "protocol": "loso", "asked": [], "labels": [], "doubts": ["odd"]}
-    lines = preflight.as_text(found | rest).splitlines()
+    lines = preflight.as_text(result | rest).splitlines()
     assert "… and 5 more (--json has all)" in lines
     assert sum(line.endswith("  4    4") for line in lines) == 4
     assert lines[-2:] == ["A report under loso would not be reliable:", "- odd"]

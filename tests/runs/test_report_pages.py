@@ -57,7 +57,7 @@ CELLS = [
     new_markdown_cell("## Tables\n\n### A wide one"),
     new_code_cell('wide = pd.DataFrame([range(40)], index=["row"]).add_prefix("column ")\nwide'),
     new_code_cell('wide.T.head(3).style.format("{:.1f}").set_caption("Mean over seeds")'),
-    new_code_cell('pd.Series({"long": "word " * 40, "short": "1"}).to_frame("said")'),
+    new_code_cell('pd.Series({"long": "word " * 40, "short": "1"}).to_frame("text")'),
     new_markdown_cell("### Text and sound"),
     new_code_cell(
         'print("x" * 300)\ndisplay(audio.Audio(np.zeros(8000, "float32"), 8000, "a.wav", 1.0, 8000, 1))'
@@ -198,20 +198,20 @@ def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
 
 
 def test_what_a_notebook_records_is_in_its_folder(tmp_path, monkeypatch):
-    folder, said = tmp_path / "mine", guesses(labels=FOUR, seeds=(1, 0))
+    folder, predictions = tmp_path / "mine", guesses(labels=FOUR, seeds=(1, 0))
     monkeypatch.setenv(ledger.FOLDER_VARIABLE, str(folder))
     record = report.Report("03_mlp_vs_boosting", parameters.defaults("03_mlp_vs_boosting"))
-    said = said.assign(protocol="loso", model="mlp", p_calm=1 / 3)
-    shown = record.add_scores(said, FOUR, feature_set="full")
+    predictions = predictions.assign(protocol="loso", model="mlp", p_calm=1 / 3)
+    shown = record.add_scores(predictions, FOUR, feature_set="full")
     record.add(0.25, metric="share")
-    record.figure(plots.plot_confusion(metrics.confusion(said, FOUR)), "confusion")
-    record.save(said[["clip_id"]], said)
+    record.figure(plots.plot_confusion(metrics.confusion(predictions, FOUR)), "confusion")
+    record.save(predictions[["clip_id"]], predictions)
     run, results = (ledger.read_metrics(folder)[part] for part in ("run", "results"))
-    assert (run["notebook"], run["clips"]) == ("03_mlp_vs_boosting", len(said))
-    assert run["data_hash"] == provenance.data_hash(said[["clip_id"]])
+    assert (run["notebook"], run["clips"]) == ("03_mlp_vs_boosting", len(predictions))
+    assert run["data_hash"] == provenance.data_hash(predictions[["clip_id"]])
     assert list(shown["metric"]) == list(metrics.METRICS)
     for row, metric in zip(results, metrics.METRICS, strict=False):
-        assert (row["value"], row["low"], row["high"]) == metrics.score(said, FOUR, metric)
+        assert (row["value"], row["low"], row["high"]) == metrics.score(predictions, FOUR, metric)
         about = {
             "emotions": "four",
             "protocol": "loso",
@@ -335,9 +335,9 @@ def test_code_is_folded_and_opens_and_nothing_moves_the_page_sideways(browser, f
     assert browser.text("#toggle") == "Hide all code"
     browser.value("document.querySelector('#contents').open = true")
     assert browser.value(WIDTH) == 0
-    found = browser.value(CONTRAST.replace("ALPHA", "0"))
-    assert len(found) > 100
-    assert not [(text, ratio) for text, ratio in found if ratio < 4.5]
+    contrasts = browser.value(CONTRAST.replace("ALPHA", "0"))
+    assert len(contrasts) > 100
+    assert not [(text, ratio) for text, ratio in contrasts if ratio < 4.5]
     ground = browser.value("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(251, 250, 248)", "dark": "rgb(20, 22, 26)"}[scheme]
     behind = "getComputedStyle(document.querySelector('figure button')).backgroundColor"
@@ -436,9 +436,9 @@ def test_the_ledger_is_read_without_moving_it_sideways(browser, ledger_page, wid
         == 0
     )
     assert "cell 7: <b>no</b> such_luck" in browser.text(".error")
-    found = browser.value(CONTRAST.replace("ALPHA", "0"))
-    assert len(found) > 60
-    assert not [(text, ratio) for text, ratio in found if ratio < 4.5]
+    contrasts = browser.value(CONTRAST.replace("ALPHA", "0"))
+    assert len(contrasts) > 60
+    assert not [(text, ratio) for text, ratio in contrasts if ratio < 4.5]
     assert browser.value("document.querySelectorAll('h1').length") == 1
     assert not browser.errors()
 
@@ -479,7 +479,7 @@ def test_the_commit_hook_strips_what_jupyterlab_saves(tmp_path):
     notebook["metadata"]["widgets"] = {}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["heard\n"]}]
+            cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["sound\n"]}]
             cell["execution_count"] = 7
             cell["metadata"]["execution"] = {"iopub.status.busy": "2026-11-21T18:04:27"}
     saved = tmp_path / committed.name

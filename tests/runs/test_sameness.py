@@ -141,13 +141,13 @@ def test_recordings_that_are_not_here_are_no_change(tmp_path):
 
 
 def test_a_report_made_from_recordings_is_not_replaced_by_less(tmp_path, monkeypatch):
-    said, row = [], ROW | {"recordings": {"other": "y"}}
+    lines, row = [], ROW | {"recordings": {"other": "y"}}
     ledger.finish(ledger.start("05_leakage_audit", row, tmp_path), "done")
     monkeypatch.setattr(ledger, "new_row", lambda notebook, *_: NEW | {"notebook": notebook})
     monkeypatch.setattr(execution, "_execute_in_process", lambda *_: 1)
     audit = execution.Run("05_leakage_audit", "05_leakage_audit")
-    assert execution.execute(audit, tmp_path, say=said.append) == tmp_path / "05_leakage_audit"
-    assert said == [
+    assert execution.execute(audit, tmp_path, say=lines.append) == tmp_path / "05_leakage_audit"
+    assert lines == [
         "05_leakage_audit: kept, since its recordings are not here (--force runs it without them)"
     ]
     for start in (
@@ -193,8 +193,8 @@ def test_figures_of_recordings_that_are_not_here_are_kept(record, tmp_path):
     assert 'alt="Figure mel: from an earlier run"' in shown
     second.figure(drawn(2), "counts")
     second.save(table)
-    place, told = report.settle(second.folder, 2.0)
-    assert told == "; made from recordings in an earlier run: mel"
+    place, note = report.settle(second.folder, 2.0)
+    assert note == "; made from recordings in an earlier run: mel"
     assert ledger.read_metrics(place)["run"]["from_an_earlier_run"] == "mel"
     assert (place / "mel.webp").read_bytes() == content
     index.write_index(tmp_path)

@@ -75,11 +75,12 @@ def headline_table(out: Path = REPORTS) -> str:
         lines.append([who, clips, *(by_metric[name] for name in shown)])
 
     listeners = chosen[chosen["metric"] == "accuracy_listeners_options"]
-    for row in listeners[listeners["group"] == "all clips"].to_dict("records") if len(listeners) else ():
-        people = f"{100 * row['listeners']:.1f} %"
-        lines.append(["human listeners", "the same; neutral and calm count as one", "", people])
-        clips = "unseen speakers; neutral and calm count as one"
-        lines.append([f"`{row['model']}`, served", clips, "", score_text(row)])
+    for row in listeners.to_dict("records"):
+        if row["group"] == "all clips":
+            people = f"{100 * row['listeners']:.1f} %"
+            lines.append(["human listeners", "all clips; neutral and calm count as one", "", people])
+            clips = "unseen speakers; neutral and calm count as one"
+            lines.append([f"`{row['model']}`, served", clips, "", score_text(row)])
     served = chosen[chosen["metric"].isin(shown)]
     for (protocol, model), rows in served.groupby(["protocol", "model"], sort=False):
         clips = "unseen speakers, each left out in turn" if protocol == "loso" else "unseen speakers"
@@ -202,13 +203,8 @@ def compare(a: str, b: str, out: Path = REPORTS) -> dict[str, pd.DataFrame]:
         `row`: the columns that differ. `results`: `value, low, high` of both. Where both tested the same clips:
         `differences`, the UAR of `a` minus that of `b` on these clips with its interval, for each protocol and model
         of both runs, or else for the first of each run; `a` and `b`, the confusion of the first such model.
-
-    Raises
-    ------
-    ReportError
-        No such run.
     """
-    folders = [ledger.find_file(name, ledger.FILE, out).parent for name in (a, b)]
+    folders = [ledger.find_run(name, out) for name in (a, b)]
     contents = [ledger.read_metrics(folder) for folder in folders]
     rows = [pd.json_normalize(content["run"]).iloc[0].astype(str) for content in contents]
     row = pd.concat(rows, axis=1, keys=["a", "b"])

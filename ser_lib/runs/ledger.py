@@ -56,13 +56,13 @@ def update_row(folder: Path, **columns: Any) -> None:
     write_metrics(folder, content["run"] | columns, content["results"])
 
 
-def find_file(name: str, file: str, out: Path = REPORTS) -> Path:
-    """Return the path of a file of a run, in `out` or else in the committed reports; ReportError without either."""
+def find_run(name: str, out: Path = REPORTS) -> Path:
+    """Return the folder of a finished run, in `out` or else among the committed reports; ReportError without either."""
     for reports in (out, REPORTS):
-        if (reports / name / file).is_file():
-            return reports / name / file
+        if (reports / name / FILE).is_file():
+            return reports / name
     raise ReportError(
-        f"{name}/{file}: no such report; make it with `python -m ser_lib reports --notebook {name[:2]}`"
+        f"{name}/{FILE}: no such report; make it with `python -m ser_lib reports --notebook {name[:2]}`"
     )
 
 
@@ -247,7 +247,7 @@ def _data_hash(notebook: str, values: Mapping[str, Any], out: Path) -> str:
     content = [path.read_bytes() for path in (*tables.SHIPPED, *tables.SHIPPED_COPIES)]
     for name, parameter in parameters.read_parameters(notebook).items():
         if parameter.kind == "RUN":
-            other = read_metrics(find_file(values[name], FILE, out).parent)
+            other = read_metrics(find_run(values[name], out))
             made = [other["run"].get("parameters"), other["run"].get("data_hash"), other["results"]]
             content.append(json.dumps(made).encode())
     return _hash(b"".join(content))
@@ -299,7 +299,7 @@ def settings(run: str, source: str) -> dict[str, Any]:
     'actors5'
     """
     current = os.environ.get(FOLDER_VARIABLE)
-    row = read_metrics(find_file(run, FILE, Path(current).parent if current else REPORTS).parent)["run"]
+    row = read_metrics(find_run(run, Path(current).parent if current else REPORTS))["run"]
     given = f"-p corpus={source} -p emotions=…" if source else "-p emotions=…"
     remedy = (
         f"make one with `python -m ser_lib reports --notebook 03 {given} --name mine` and give -p run=mine"

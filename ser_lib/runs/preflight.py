@@ -24,26 +24,14 @@ SHOWN = 30  # lines of each list in the text
 
 
 def examine(source: str, protocol: str = "actors5", emotions: Sequence[str] | None = None) -> dict[str, Any]:
-    """Examine a corpus before a report. Its features are computed on the way and cached.
+    """Examine a corpus (as in `corpora.listing`) before a report with this protocol and these emotions.
 
-    Parameters
-    ----------
-    source : str
-        As `corpora.listing`.
-    protocol : one of splits.PROTOCOLS
-        Of the planned report.
-    emotions : sequence of str, optional
-        Of the planned report; all without.
+    Its features are computed on the way and cached.
 
     Returns
     -------
     dict
         As `describe`, with `source`, `protocol`, the emotions `asked`, `labels` (as `label_changes`) and `doubts`.
-
-    Raises
-    ------
-    CorpusError
-        As `tables.get`.
     """
     data = tables.get(source)
     table = tables.select(data.table, emotions) if emotions else data.table
@@ -141,14 +129,7 @@ def _first(lines: list[str]) -> list[str]:
 
 
 def doubts(clips: pd.DataFrame, protocol: str = "actors5") -> list[str]:
-    """Return why a report would fail or not be reliable, each reason with its remedy.
-
-    Parameters
-    ----------
-    clips : DataFrame
-        With the columns `clip_id, corpus, speaker, emotion, audio_sha256`.
-    protocol : one of splits.PROTOCOLS
-    """
+    """Return why a report on these clips would fail or not be reliable, each reason with its remedy."""
     apart = protocol != "random"
     emotions, speakers = clips["emotion"].value_counts(), clips["speaker"].nunique()
     reasons = []

@@ -175,7 +175,7 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
     )
     cells = "60.0 % (50.0 to 70.0)"
     assert index.headline_table(tmp_path).splitlines()[2:] == [
-        "| human listeners | the same; neutral and calm count as one |  | 40.0 % |",
+        "| human listeners | all clips; neutral and calm count as one |  | 40.0 % |",
         f"| `n`, served | unseen speakers; neutral and calm count as one |  | {cells} |",
         f"| `n`, served | unseen speakers | {cells} | {cells} |",
         f"| `n`, served | unseen speakers, each left out in turn | {cells} | {cells} |",

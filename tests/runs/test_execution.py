@@ -192,7 +192,7 @@ def test_parameters_are_flat_literals():
 
 
 def test_a_name_makes_a_folder():
-    with pytest.raises(ReportError, match="--name a/b: letters, digits"):
+    with pytest.raises(ReportError, match="--name a/b: use letters, digits"):
         execution.plan(["03_four"], name="a/b")
 
 

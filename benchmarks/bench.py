@@ -267,7 +267,7 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
     with tempfile.TemporaryDirectory() as scratch:
         real = None if quick else corpora.find_audio()
         source = (real or write_speech(Path(scratch), 6 if quick else 240)).resolve()
-        files = sorted(map(str, corpora.recordings(source)))
+        files = sorted(map(str, decoding.recordings(source)))
         sample = files[:: max(1, len(files) // clips)][:clips]
         result = {"clips": len(sample), "kind": Path(sample[0]).suffix[1:], "real": real is not None}
         result |= child(warm, files=sample, rounds=rounds) | {"cold": cold(sample[0], model, starts)}

@@ -3,8 +3,11 @@
 The data flow one way: corpora, audio, features, augmentation and models, evaluation, serving, runs.
 """
 
+import functools
+import importlib
 import os
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from ser_lib.errors import SerError
 
@@ -40,3 +43,29 @@ def need_repository(what: str) -> None:
         raise SerError(
             f"{what} are in the repository, not in the installed package; clone it and run this there"
         )
+
+
+def predict(source: str | Path | bytes | BinaryIO) -> dict[str, Any]:
+    """Predict the emotion of a recording with the shipped model; for the keys see `serving.model.Model.predict`.
+
+    Raises
+    ------
+    AudioError
+        As `audio.load`.
+    BundleError
+        As `serving.bundle.load`.
+
+    Examples
+    --------
+    >>> from ser_lib.serving.bundle import self_test_clips
+    >>> round(sum(predict(self_test_clips()[0])["probabilities"].values()), 6)
+    1.0
+    """
+    return _shipped_model().predict(source)
+
+
+@functools.cache
+def _shipped_model() -> Any:
+    # Not an import statement: `provenance.modules` follows those from here for every notebook, whose reports
+    # would then depend on the serving code.
+    return importlib.import_module("ser_lib.serving.bundle").load()

@@ -19,10 +19,10 @@ import click
 
 from ser_lib import __version__, need_repository
 from ser_lib.errors import BundleError
-from ser_lib.serving.command import Commands, serve
+from ser_lib.serving.command import Group, serve
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="ser_lib")
 def main() -> None:
     """Speech emotion recognition, scored on speakers that the model has never met."""
@@ -134,38 +134,42 @@ MODEL = click.option(
 )
 @click.option("-q", "--quiet", is_flag=True, help="no progress bar and no warnings")
 def predict(
-    files: tuple[str, ...], model: Path | None, form: str | None, timeline: bool, references: tuple[str, ...],
+    files: tuple[str, ...],
+    model: Path | None,
+    form: str | None,
+    timeline: bool,
+    references: tuple[str, ...],
     quiet: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Print the predicted emotion of FILES; folders are searched, and - is standard input.
 
-    A file that cannot be analysed is named on standard error; the others go on, and the command exits with 1.
+    Files without an answer are named on standard error, the others go on, and the command exits with 1.
     """
     from ser_lib.serving import answers, bundle
 
     if timeline and references:
-        raise click.UsageError("--timeline takes no --reference; leave one of the two out")
+        raise click.UsageError("--timeline takes no references; leave one of the two out")
     if quiet:
         warnings.simplefilter("ignore", bundle.VersionWarning)
     form = form or ("table" if sys.stdout.isatty() else "jsonl")
-    chosen = bundle.load(model or bundle.DEFAULT)
+    served = bundle.load(model or bundle.DEFAULT)
     failed: list[str] = []
 
-    def analyse(file: str) -> Iterator[dict[str, Any]]:
+    def predict_file(file: str) -> Iterator[dict[str, Any]]:
         source, name = (sys.stdin.buffer.read(), "standard input") if file == "-" else (file, file)
         if timeline:
-            yield from chosen.timeline(source, name=name)
+            yield from served.timeline(source, name=name)
             return
-        answer = chosen.predict(source, name=name, references=references)
+        answer = served.predict(source, name=name, references=references)
         if form == "table" and not quiet:
             for warning in answer["warnings"]:
-                answers.say(f"{name}: {warning}", err=True)
+                answers.echo(f"{name}: {warning}", err=True)
         yield answer
 
-    rows = answers.heard(answers.recordings(files), analyse, quiet=quiet, failed=failed)
+    rows = answers.answer_files(answers.list_files(files), predict_file, quiet=quiet, failed=failed)
     first = ("file", "start_s", "end_s") if timeline else ("file",)
-    for line in answers.written(rows, form, chosen.metadata["classes"], first):
-        answers.say(line)
+    for line in answers.as_lines(rows, form, served.metadata["classes"], first):
+        answers.echo(line)
     if failed:
         raise SystemExit(1)
 
@@ -174,15 +178,13 @@ def predict(
 @MODEL
 @click.option("--device", help="of the microphone, its number or a part of its name")
 def listen(model: Path | None, device: str | None) -> None:
-    """Predict from the microphone until Ctrl-C: bars on a terminal, JSON lines in a pipe. Needs the extra `mic`."""
+    """Predict live from the microphone until Ctrl-C: bars in a terminal, JSON lines in a pipe. Needs the extra `mic`."""
     from ser_lib.serving import answers, bundle
 
-    chosen = bundle.load(model or bundle.DEFAULT)
-    windows = answers.live(chosen, *answers.microphone(device))
-    labels = chosen.metadata["classes"]
-    lines = (
-        answers.bars(windows, labels) if sys.stdout.isatty() else answers.written(windows, "jsonl", labels)
-    )
+    served = bundle.load(model or bundle.DEFAULT)
+    live = answers.live(served, *answers.microphone(device))
+    labels = served.metadata["classes"]
+    lines = answers.bars(live, labels) if sys.stdout.isatty() else answers.as_lines(live, "jsonl", labels)
     try:
         for line in lines:
             click.echo(line)
@@ -192,14 +194,17 @@ def listen(model: Path | None, device: str | None) -> None:
 
 @main.command()
 @click.argument("metadata", nargs=-1, metavar="[METADATA]", type=click.Path(path_type=Path))
-@click.argument("out", metavar="OUT.pkl|OUT.onnx", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT.pkl", type=click.Path(path_type=Path))
 def export(metadata: tuple[Path, ...], out: Path) -> None:
-    """Write the model of METADATA [default: models/ser.json] as pickle with metadata, or as ONNX (extra `onnx`)."""
-    from ser_lib.serving import bundle, export
+    """Copy the model of METADATA [default: models/ser.json] to OUT.pkl, with its metadata beside it."""
+    from ser_lib.serving import bundle
 
     if len(metadata) > 1:
         raise click.UsageError(f"one METADATA and one OUT, not {len(metadata) + 1} files")
-    click.echo(export.write(metadata[0] if metadata else bundle.DEFAULT, out))
+    bundle.export(metadata[0] if metadata else bundle.DEFAULT, out)
+    click.echo(
+        f"{out} and its metadata {out.with_suffix('.json')}, which `python -m ser_lib serve --model` takes"
+    )
 
 
 @main.command()
@@ -212,17 +217,19 @@ def card(metadata: Path | None) -> None:
     try:
         click.echo(card.model_card(bundle.read_metadata(path)), nl=False)
     except KeyError as error:
-        raise BundleError(f"{path}: has no {error.args[0]}, which the card needs; {bundle.CHOOSE}") from error
+        raise BundleError(
+            f"{path}: no {error.args[0]} in the metadata, so no card; {bundle.CHOOSE}"
+        ) from error
 
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 def retrain(model: Path | None) -> None:
-    """Train MODEL [metadata; default: models/ser.json] again from the shipped tables with the installed libraries."""
+    """Fit the model with metadata MODEL [default: models/ser.json] again from the shipped tables and installed libraries."""
     need_repository("the tables")
     from ser_lib.serving import bundle, training
 
-    metadata = training.again(model or bundle.DEFAULT)
+    metadata = training.retrain(model or bundle.DEFAULT)
     click.echo(f"{model or bundle.DEFAULT}: trained again, with {metadata['libraries']}")
 
 

@@ -23,7 +23,7 @@ from ser_lib.corpora import FOUR
 from ser_lib.errors import BundleError
 from ser_lib.serving import bundle
 from ser_lib.serving.answers import as_csv
-from ser_lib.serving.command import Told
+from ser_lib.serving.command import Command
 
 NAMES = ("=A1", "+1", "-1", "@x", "\tx", "-", "a=1", "")
 
@@ -65,7 +65,7 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
     done = call("predict", "--model", other, clips)
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); it hears")
+    assert line.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); its self-test")
     assert call("predict", "-q", "--model", other, clips).stderr == ""
 
 
@@ -92,13 +92,13 @@ def test_what_a_user_cannot_mend_is_not_hidden(error):
     assert CliRunner().invoke(failing(error)).exception is error
 
 
-def failing(error: Exception) -> Told:
+def failing(error: Exception) -> Command:
     """A command that fails."""
 
     def fail():
         raise error
 
-    return Told("trial", callback=fail)
+    return Command("trial", callback=fail)
 
 
 # --- predict ---------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_table_has_one_line_a_file_and_warns_beside_it(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["table", "jsonl", "csv"])
-def test_a_file_that_cannot_be_analysed_is_named_and_the_rest_goes_on(tiny, clips, tmp_path, form):
+def test_a_file_without_an_answer_is_named_and_the_rest_goes_on(tiny, clips, tmp_path, form):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.wav").write_text("not audio", encoding="utf-8")
     asked = (tmp_path / "gone.wav", tmp_path / "empty", tmp_path / "bad.wav", clips / "more")
@@ -179,7 +179,7 @@ def test_a_timeline_of_each_file(tiny, tmp_path):
     assert table[-1].split()[2:] == ["silent", str(path)]
 
 
-def test_references_change_the_answer(tiny, tmp_path):
+def test_references_are_used(tiny, tmp_path):
     own = [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
     paths = [tmp_path / f"neutral{i}.wav" for i in (0, 1)]
     for path, content in zip(paths, own, strict=True):
@@ -327,10 +327,10 @@ def test_the_card_of_a_model(tmp_path):
     assert "\n\n\n" not in done.stdout
 
 
-def test_metadata_without_scores_have_no_card(tiny):
+def test_metadata_without_scores_has_no_card(tiny):
     done = call("card", tiny)
     assert done.exit_code == 1
-    assert f"{tiny}: has no metrics, which the card needs; choose and train it anew" in done.output
+    assert f"{tiny}: no metrics in the metadata, so no card; choose and train it anew" in done.output
 
 
 def test_the_shell_completes():

@@ -27,7 +27,7 @@ LINES = [
 STEPS = [line.split(maxsplit=1) for line in LINES if not line.startswith("#")]
 
 
-def said(step: str) -> list[str]:
+def steps(step: str) -> list[str]:
     return [rest for name, rest in STEPS if name == step]
 
 
@@ -35,8 +35,8 @@ def test_it_is_known_steps_as_a_user_without_rights():
     assert {name for name, _ in STEPS} <= {
         "FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "HEALTHCHECK", "CMD"
     }  # fmt: skip
-    assert said("FROM")[0].startswith("python:3.11-slim")
-    assert int(said("USER")[0]) > 0
+    assert steps("FROM")[0].startswith("python:3.11-slim")
+    assert int(steps("USER")[0]) > 0
     assert [name for name, _ in STEPS].index("USER") > max(
         i for i, (name, _) in enumerate(STEPS) if name == "COPY"
     )
@@ -48,7 +48,7 @@ def test_every_copy_is_there_and_let_through():
         for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
         if line.startswith("!")
     ]
-    for rest in said("COPY"):
+    for rest in steps("COPY"):
         *sources, _ = shlex.split(rest)
         for source in sources:
             assert (ROOT / source).exists()
@@ -61,7 +61,7 @@ def image(tmp_path_factory):
     """The image's folder, made as the Dockerfile says, with a Python that has the lock and no more."""
     app = tmp_path_factory.mktemp("image") / "app"
     app.mkdir()
-    for rest in said("COPY"):
+    for rest in steps("COPY"):
         *sources, target = shlex.split(rest)
         for source in sources:
             place = app / source if target == "." else app / target
@@ -71,7 +71,7 @@ def image(tmp_path_factory):
     if made.returncode:
         pytest.skip("python -m venv does not work here")
     python = app.parent / "venv" / "bin" / "python"
-    install = next(rest for rest in said("RUN") if rest.startswith("pip install"))
+    install = next(rest for rest in steps("RUN") if rest.startswith("pip install"))
     done = subprocess.run(
         [python, "-I", "-m", *shlex.split(install)], cwd=app, capture_output=True, encoding="utf-8"
     )
@@ -100,8 +100,8 @@ def test_what_is_installed_predicts_files_folders_and_standard_input(image):
 def test_what_is_installed_answers_a_request(image):
     app, python = image
     save_tiny(app.parent / "tiny.json")
-    command = json.loads(said("CMD")[-1])
-    health = json.loads(re.search(r"CMD (\[.*\])", said("HEALTHCHECK")[0])[1])
+    command = json.loads(steps("CMD")[-1])
+    health = json.loads(re.search(r"CMD (\[.*\])", steps("HEALTHCHECK")[0])[1])
     environment = {"SER_PORT": "8000", "SER_MODEL": str(app.parent / "tiny.json"), "PATH": os.environ["PATH"]}
     process = subprocess.Popen(
         [python, *command[1:]], cwd=app, env=environment, stderr=subprocess.PIPE, encoding="utf-8"

@@ -160,7 +160,7 @@ def test_a_narrow_terminal_takes_every_character(arguments):
 def test_streams_that_are_none_are_left(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    command.tolerant()
+    command.make_streams_tolerant()
 
 
 def test_a_system_without_a_c_library_to_ask_serves(monkeypatch):

@@ -110,7 +110,7 @@ def test_an_installed_package_serves(user):
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "told"),
+    ("command", "code", "expected"),
     [
         (["runs"], 0, "no runs"),
         (["--help"], 0, "Usage:"),
@@ -121,8 +121,8 @@ def test_an_installed_package_serves(user):
         (["retrain"], 1, "Error: the tables are in the repository"),
     ],
 )
-def test_an_installed_package_says_what_it_lacks(user, command, code, told):
+def test_an_installed_package_names_what_is_missing(user, command, code, expected):
     done = call(user, *command)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
-    assert (done.stdout + done.stderr).startswith(told)
+    assert (done.stdout + done.stderr).startswith(expected)
     assert code == 0 or len(done.stderr.splitlines()) == 1

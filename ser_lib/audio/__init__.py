@@ -1,7 +1,6 @@
 """Recordings of any format to mono samples at one rate, the same for training and serving."""
 
 from ser_lib.audio.clip import (
-    MIN_S,
     Audio,
     AudioConfig,
     Change,
@@ -15,7 +14,6 @@ from ser_lib.audio.clip import (
 )
 
 __all__ = [
-    "MIN_S",
     "Audio",
     "AudioConfig",
     "Change",

@@ -2,7 +2,6 @@
 
 Audio is mono float32 in [-1, 1] (full scale; a loud float file may exceed it), shape (n_samples,),
 at `config.sample_rate` hertz, with the silence at both ends trimmed. Nothing else is cut.
-
 """
 
 from __future__ import annotations
@@ -10,33 +9,27 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from ser_lib.audio import decoding
+from ser_lib.audio import decoding, quality
 from ser_lib.errors import AudioError
 
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # see `ser_lib.augmentation.changes`
 
 MIN_S = 0.3  # seconds of sound; less holds no syllable
-SHOWN_S = 10.0  # seconds that a notebook embeds of a clip it shows
+SHOWN_S = 10.0  # seconds of a clip that a notebook embeds
 SILENCE = 1e-4  # peak amplitude, -80 dB full scale
-MAX_PEAK = 8.0  # float files: a higher peak means that the samples are not scaled to [-1, 1]
+MAX_PEAK = 8.0  # a higher peak in a float file means samples that are not scaled to [-1, 1]
 
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """How a waveform is prepared.
-
-    Examples
-    --------
-    >>> trim(np.repeat([0.0, 0.5], 512), AudioConfig(trim_db=None)).shape
-    (1024,)
-    """
+    """How a waveform is prepared."""
 
     sample_rate: int = 16_000  # hertz
     trim_db: float | None = 40.0  # decibels below the loudest frame; None keeps the ends
@@ -54,11 +47,13 @@ class Audio:
     name : str
         The file's name, for messages.
     duration_s : float
-        Seconds, of the file as it came.
+        Seconds, of the whole file.
     source_rate, channels : int
         The file's own sample rate (hertz) and channel count.
     audio_sha256 : str
         `content_hash` of the file.
+    quality : dict
+        From `quality.describe`, after any `change`.
     """
 
     samples: np.ndarray
@@ -68,9 +63,10 @@ class Audio:
     source_rate: int
     channels: int
     audio_sha256: str = ""
+    quality: dict[str, float] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        """A player with the first `SHOWN_S` seconds, and their waveform scaled to its peak."""
+        """Show a player and the waveform of the first `SHOWN_S` seconds, scaled to its peak."""
         import soundfile
 
         shown = self.samples[: int(SHOWN_S * self.sample_rate)]
@@ -105,17 +101,17 @@ def load(
     ----------
     source : path, bytes or binary file object
     name : str, optional
-        What messages call the clip; the path or "audio" if not given.
+        The clip's name in messages; by default the path, or "audio".
     change : callable, optional
         Applied at the file's own rate, before resampling and trimming; see `ser_lib.augmentation.changes`.
     seed : int
-        With the clip's content it decides what is random in `change`, whatever came before.
+        Seeds the generator of `change`, together with the clip's content.
 
     Raises
     ------
     AudioError
         Not audio, damaged, silent, shorter than `MIN_S`, longer than `decoding.MAX_S`, samples that
-        are not numbers or not scaled to [-1, 1], or an absurd sample rate.
+        are not numbers or not scaled to [-1, 1], or a sample rate out of range.
 
     Examples
     --------
@@ -139,19 +135,12 @@ def prepare(
     change: Change | None = None,
     seed: int = 0,
 ) -> Audio:
-    """What `load` does after decoding; `raw` of shape (n_samples, n_channels) at `rate` hertz.
+    """Do what `load` does after decoding; `raw` has shape (n_samples, n_channels), at `rate` hertz.
 
     Raises
     ------
     AudioError
         As `load`.
-
-    Examples
-    --------
-    >>> tone = np.sin(np.arange(24_000) / 20)
-    >>> clip = prepare(np.column_stack([tone, tone]), 48_000, name="tone")
-    >>> clip.samples.shape, clip.channels, clip.duration_s
-    ((8000,), 2, 0.5)
     """
     duration = len(raw) / rate
     if duration < MIN_S:
@@ -169,9 +158,11 @@ def prepare(
         mono = change(mono, rate, np.random.default_rng([seed, int(content, 16)]))
     samples = trim(resample(mono, rate, config.sample_rate), config)
     if len(samples) < MIN_S * config.sample_rate:
-        found = len(samples) / config.sample_rate
-        raise AudioError(f"{name}: {found:.2f} s of sound between silences; at least {MIN_S} s is needed")
-    return Audio(samples, config.sample_rate, Path(name).name, duration, rate, raw.shape[1], content)
+        sound_s = len(samples) / config.sample_rate
+        raise AudioError(f"{name}: {sound_s:.2f} s of sound between silences; at least {MIN_S} s is needed")
+    channels = raw.shape[1]
+    measured = quality.describe(mono, rate, samples, config.sample_rate, channels=channels)
+    return Audio(samples, config.sample_rate, Path(name).name, duration, rate, channels, content, measured)
 
 
 def stream(
@@ -181,19 +172,12 @@ def stream(
     name: str | None = None,
     seconds: float = 5.0,
 ) -> Iterator[np.ndarray]:
-    """Mono parts of a recording at `config.sample_rate`, untrimmed, in little memory.
+    """Yield mono parts of a recording at `config.sample_rate`, untrimmed, in little memory.
 
     Raises
     ------
     AudioError
         As `decoding.blocks`.
-
-    Examples
-    --------
-    >>> import io, soundfile
-    >>> soundfile.write(wav := io.BytesIO(), np.zeros(96_000), 8_000, format="WAV")
-    >>> sum(len(part) for part in stream(wav.getvalue())) / 16_000  # seconds
-    12.0
     """
     import soxr
 
@@ -206,38 +190,19 @@ def stream(
 
 
 def mix_down(samples: np.ndarray) -> np.ndarray:
-    """Mean over channels: (n_samples, n_channels) to (n_samples,), float32.
-
-    Examples
-    --------
-    >>> mix_down(np.array([[0.25, 0.75], [0.5, -0.5]]))
-    array([0.5, 0. ], dtype=float32)
-    """
+    """Average the channels: (n_samples, n_channels) to (n_samples,), float32."""
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
 def content_hash(samples: np.ndarray, rate: int) -> str:
-    """SHA-256 of mixed-down samples, shape (n_samples,), and their rate: the same for a WAV and its FLAC copy.
-
-    Examples
-    --------
-    >>> y = np.zeros(16_000, np.float32)
-    >>> content_hash(y, 16_000) == content_hash(y.copy(), 16_000), content_hash(y, 16_000) == content_hash(y, 8_000)
-    (True, False)
-    """
+    """SHA-256 of mono samples, shape (n_samples,), and their rate: the same for a WAV and its FLAC copy."""
     digest = sha256(rate.to_bytes(4, "little"))
     digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
     return digest.hexdigest()
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Change the sample rate with soxr, high quality; (n_samples,) float32 to float32.
-
-    Examples
-    --------
-    >>> resample(np.zeros(48_000, np.float32), 48_000, 16_000).shape
-    (16000,)
-    """
+    """Change the sample rate with soxr, high quality; (n_samples,) float32 to float32."""
     if rate == target:
         return samples
     import soxr

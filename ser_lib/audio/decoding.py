@@ -1,7 +1,7 @@
-"""Whatever a user has to hand, decoded: samples as they are in the file, float32 of shape (n_samples, n_channels).
+"""Audio files of any format to samples as stored in the file, float32 of shape (n_samples, n_channels).
 
-soundfile (libsndfile) reads WAV, FLAC and MP3; PyAV (FFmpeg) reads the rest, among them OGG/Opus,
-M4A/AAC and the WebM that browsers record.
+soundfile (libsndfile) reads WAV, FLAC and MP3; PyAV (FFmpeg) reads the rest: OGG/Opus, M4A/AAC, and the
+WebM that browsers record.
 """
 
 from __future__ import annotations
@@ -17,23 +17,29 @@ from ser_lib.errors import AudioError
 
 Source = str | Path | bytes | BinaryIO
 
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm")
+
 MAX_S = 600.0  # seconds
-UNKNOWN = 2**48  # samples; what libsndfile says of a stream that does not tell its length is more
+UNKNOWN = 2**48  # samples; libsndfile reports more than this for a stream of unknown length
 MAX_VALUES = 60_000_000  # samples times channels: ten minutes of 48 kHz stereo; a small file can claim more
 MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz
-# FFmpeg's demuxers for recordings. Its playlist and session readers would open files and addresses
-# that an upload names.
+# FFmpeg's demuxers for recordings. Its playlist readers would open files and addresses named in an upload.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,w64,aiff,caf,flac,ogg,mp3,aac,amr,asf,avi,mpeg,mpegts"
 
 
+def recordings(folder: Path) -> Iterator[Path]:
+    """Yield the audio files of a folder and its subfolders, in no order."""
+    return (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
 def name_of(source: Source) -> str:
-    """The path, or the file object's name if it is text (a temporary file's is None or a number)."""
+    """The path, or the file object's name if it is text (a temporary file's is None or a number), or "audio"."""
     name = source if isinstance(source, str | Path) else getattr(source, "name", None)
     return str(name) if isinstance(name, str | Path) else "audio"
 
 
 def decode(source: Source, *, name: str | None = None) -> tuple[np.ndarray, int]:
-    """Return the samples as they are in the file, float32 of shape (n_samples, n_channels), and the rate.
+    """Return the samples, float32 of shape (n_samples, n_channels), and the rate in hertz.
 
     Raises
     ------
@@ -48,14 +54,14 @@ def decode(source: Source, *, name: str | None = None) -> tuple[np.ndarray, int]
 def blocks(
     source: Source, *, name: str | None = None, seconds: float | None = None
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """The samples as they are in the file, in parts of at most `seconds` (None: in one), each with the rate.
+    """Yield the samples in parts of at most `seconds` (None: one part), each with the rate in hertz.
 
-    What says that it is longer than `MAX_S` is refused before anything is decoded.
+    A file whose header claims more than `MAX_S` is refused before anything is decoded.
 
     Raises
     ------
     AudioError
-        Not found, not audio, damaged, empty, longer than `MAX_S`, or an absurd sample rate.
+        No such file, not audio, damaged, empty, longer than `MAX_S`, or a sample rate out of range.
     """
     name = name or name_of(source)
     if isinstance(source, str | Path):
@@ -69,7 +75,7 @@ def blocks(
     if not head:
         raise AudioError(f"{name}: empty file (0 bytes); record or copy it again")
     n_samples = 0
-    # libsndfile keeps some memory of each damaged OGG file for ever
+    # libsndfile leaks memory with each damaged OGG file
     parts = _with_ffmpeg(source, name) if head == b"OggS" else _with_soundfile(source, name, seconds)
     for part, rate in parts:
         n_samples += len(part)
@@ -87,7 +93,7 @@ def _too_long(name: str) -> AudioError:
 def _with_soundfile(
     source: str | Path | io.BytesIO, name: str, seconds: float | None
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """As `blocks`; what libsndfile does not know, or not to its end, is left to FFmpeg."""
+    """As `blocks`; a file that libsndfile cannot open goes to FFmpeg."""
     import soundfile
 
     part = None
@@ -97,7 +103,7 @@ def _with_soundfile(
             _check_rate(rate, name)
             if MAX_S * rate < file.frames < UNKNOWN:
                 raise _too_long(name)
-            n = int(seconds * rate) if seconds else int(MAX_S * rate) + 1  # one more than is allowed
+            n = int(seconds * rate) if seconds else int(MAX_S * rate) + 1  # one more than allowed
             _check_size(min(file.frames, n) * file.channels, name)
             while len(part := file.read(n, dtype="float32", always_2d=True)):
                 yield part, rate
@@ -112,7 +118,7 @@ def _damaged(name: str) -> AudioError:
 
 
 def _with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
-    """As `blocks`, in the parts that the codec has."""
+    """As `blocks`, in parts of the codec's size."""
     import av
 
     if isinstance(source, io.BytesIO):
@@ -129,7 +135,7 @@ def _with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[n
             _check_rate(rate, name)
             if (container.duration or 0) > MAX_S * av.time_base:
                 raise _too_long(name)
-            # "flt", not "fltp": PyAV reads astray where a file claims more than eight channels in planes
+            # "flt", not "fltp": PyAV reads beyond its memory if a file claims more than eight planar channels
             to_float = av.AudioResampler(format="flt", rate=rate)
             for frame in container.decode(audio=0):
                 n_samples += frame.samples
@@ -143,7 +149,7 @@ def _with_ffmpeg(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[n
 def _check_rate(rate: int, name: str) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(
-            f"{name}: sample rate {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is read, export it at 16000 or more"
+            f"{name}: sample rate {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is read, export it at 16000 Hz or more"
         )
 
 

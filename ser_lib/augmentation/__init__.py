@@ -1,7 +1,9 @@
 """Changes to a waveform: augmented copies for training, distortions for robustness tests."""
 
 from ser_lib.augmentation.changes import (
+    SPEEDS,
     TRAINING,
+    TUTORIALS,
     Chain,
     Change,
     Gain,
@@ -15,7 +17,9 @@ from ser_lib.augmentation.changes import (
 )
 
 __all__ = [
+    "SPEEDS",
     "TRAINING",
+    "TUTORIALS",
     "Chain",
     "Change",
     "Gain",

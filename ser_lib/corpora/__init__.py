@@ -6,12 +6,10 @@ from ser_lib.corpora.clips import (
     FACTS,
     FOUR,
     RAVDESS,
-    SUFFIXES,
     Corpus,
     emotion_list,
     find_audio,
     listing,
-    recordings,
     sources,
 )
 
@@ -21,11 +19,9 @@ __all__ = [
     "FACTS",
     "FOUR",
     "RAVDESS",
-    "SUFFIXES",
     "Corpus",
     "emotion_list",
     "find_audio",
     "listing",
-    "recordings",
     "sources",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ser_lib import ROOT, writable
+from ser_lib.audio.decoding import SUFFIXES, recordings
 from ser_lib.corpora.schemes import LABELS, NAMING, RAVDESS_EMOTIONS, label_map
 from ser_lib.errors import CorpusError
 
@@ -33,7 +34,6 @@ SAME_SPEAKERS = {"ravdess-song": "ravdess"}  # the actors that speak also sing
 RAVDESS = {*SAME_SPEAKERS, "ravdess"}
 LEFT_OUT = f"left out by {LABELS}"
 LISTED = 10_000  # names read at a time; a row of a table is smaller than a dictionary
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm")
 
 
 def emotion_list(spec: str | Sequence[str]) -> list[str]:
@@ -204,11 +204,6 @@ def _relabelled(
 
 
 # --- files -----------------------------------------------------------------------------------------
-
-
-def recordings(folder: Path) -> Iterator[Path]:
-    """The audio files of a folder and its subfolders, in no order."""
-    return (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
 def _from_folder(folder: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

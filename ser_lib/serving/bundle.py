@@ -1,10 +1,10 @@
-"""The chosen model and its metadata: save, verify, load.
+"""Save, check and load the served model.
 
-`models/<name>.pkl` holds the fitted pipelines; `models/<name>.json`, its metadata, says what they are:
-SHA-256 of the pickle, library versions, class order, feature configuration, training data, metrics, and
-what three synthesised clips (`self_test_clips`) must be heard as. Since a pickle can run code, it is read only
-if its hash is the metadata's, and then only names in `ALLOWED` are loaded. Under other library versions the
-self-test clips decide: heard as they must be, the model is loaded with a warning, else it is refused.
+`models/<name>.pkl` holds the fitted pipelines. `models/<name>.json` holds the model metadata: SHA-256 of the
+pickle, library versions, class order, feature configuration, training data, metrics, and the predictions for
+three synthesised clips (the self-test). Unpickling can run code, so the pickle is read only if its SHA-256
+matches the metadata, and only names in `ALLOWED` are loaded. Under other library versions the self-test
+decides: if it passes, the model is loaded with a warning, else refused.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import dataclasses
 import io
 import json
 import pickle
+import shutil
 import warnings
 from hashlib import sha256
 from pathlib import Path
@@ -36,9 +37,10 @@ REQUIRED = (
 )  # fmt: skip
 RETRAIN = "train it again from the repository's tables with `python -m ser_lib retrain`"
 CHOOSE = "choose and train it anew with `python -m ser_lib reports --notebook 04`"
+OTHER_FEATURES = "trained on features that this ser_lib does not compute"
 SELF_TEST_TOLERANCE = 0.005  # of a probability; processors differ in the last bits of a feature
 
-# Of what a pickle may be made.
+# All that a pickle may name.
 ALLOWED = {
     "numpy": {"dtype", "ndarray"},
     "numpy._core.multiarray": {"scalar", "_reconstruct"},
@@ -59,11 +61,14 @@ ALLOWED = {
 
 
 class VersionWarning(UserWarning):
-    """A model is of other library versions and hears its self-test clips as it must."""
+    """A model was made with other library versions, and its self-test passes."""
+
+
+# --- the self-test --------------------------------------------------------------------------------
 
 
 def self_test_clips() -> list[bytes]:
-    """Three synthesised clips, as WAV files: buzzes of another pitch, movement, tempo and breath.
+    """Synthesise three clips, as WAV files: buzzes that differ in pitch, movement, tempo and breath.
 
     Examples
     --------
@@ -72,12 +77,9 @@ def self_test_clips() -> list[bytes]:
     """
     import soundfile
 
-    rate, found = 48_000, []
-    for pitch, movement, tempo, breath in (
-        (110, 0.05, 3.0, 0.02),
-        (220, 0.3, 5.0, 0.05),
-        (330, 0.15, 4.0, 0.2),
-    ):
+    rate, clips = 48_000, []
+    kinds = (110, 0.05, 3.0, 0.02), (220, 0.3, 5.0, 0.05), (330, 0.15, 4.0, 0.2)
+    for pitch, movement, tempo, breath in kinds:
         time = np.arange(2 * rate) / rate
         phase = np.cumsum(pitch * (1 + movement * np.sin(2 * np.pi * time))) / rate
         buzz = sum(np.sin(2 * np.pi * k * phase) / k for k in range(1, 20))
@@ -85,49 +87,51 @@ def self_test_clips() -> list[bytes]:
         level = 0.1 * np.maximum(np.sin(np.pi * tempo * time) ** 2, 0.01)
         out = io.BytesIO()
         soundfile.write(out, level * (buzz + breath * noise), rate, format="WAV")
-        found.append(out.getvalue())
-    return found
+        clips.append(out.getvalue())
+    return clips
 
 
 def self_test(model: Model) -> None:
-    """Let a model hear the self-test clips again.
+    """Check that a model still predicts the self-test clips as its metadata says.
 
     Raises
     ------
     BundleError
-        A probability is not that of the metadata, or it tells of more or fewer clips.
+        A probability differs by more than `SELF_TEST_TOLERANCE`, or the number of clips does.
     """
-    name, golden, heard = (
+    name, expected, predictions = (
         model.metadata["name"],
         model.metadata["self_test"],
-        _predictions_of_self_test(model),
+        _self_test_predictions(model),
     )
-    if len(golden) != len(heard):
+    if len(expected) != len(predictions):
         raise BundleError(
-            f"{name}: its metadata has {len(golden)} self-test clips of {len(heard)}; {RETRAIN}"
+            f"{name}: the metadata has {len(expected)} self-test clips, {len(predictions)} are needed; {RETRAIN}"
         )
-    for said, found in zip(golden, heard, strict=True):
-        for label, p in said.items():
-            if not abs(found.get(label, np.nan) - p) <= SELF_TEST_TOLERANCE:
+    for clip_expected, clip_predictions in zip(expected, predictions, strict=True):
+        for label, p in clip_expected.items():
+            if not abs(clip_predictions.get(label, np.nan) - p) <= SELF_TEST_TOLERANCE:
                 raise BundleError(
-                    f"{name}: a self-test clip is {label} with {found.get(label)}, the metadata says {p}; "
-                    f"features or libraries differ; {RETRAIN}"
+                    f"{name}: self-test failed: {label} has probability {clip_predictions.get(label)}, the metadata "
+                    f"has {p}; features or libraries differ; {RETRAIN}"
                 )
 
 
-def _predictions_of_self_test(model: Model) -> list[dict[str, float]]:
-    """What each model of a bundle says of the self-test clips: of the first, also when it is heard beside the second."""
+def _self_test_predictions(model: Model) -> list[dict[str, float]]:
+    """Probabilities of each self-test clip; for the first also with the second as reference."""
     clips = self_test_clips()
-    answers = [model.predict(clip) for clip in clips]
-    found = [
-        answer["probabilities"]
-        | {f"of {label} intensity": p for label, p in answer.get("intensity", {}).items()}
-        for answer in answers
-    ]
+    predictions = []
+    for clip in clips:
+        answer = model.predict(clip)
+        intensity = {f"of {label} intensity": p for label, p in answer.get("intensity", {}).items()}
+        predictions.append(answer["probabilities"] | intensity)
     if model.speakers:
-        beside = model.predict(clips[0], references=clips[1:2])["probabilities"]
-        found[0] |= {f"{label} beside another": p for label, p in beside.items()}
-    return found
+        relative = model.predict(clips[0], references=clips[1:2])["probabilities"]
+        predictions[0] |= {f"{label} beside another": p for label, p in relative.items()}
+    return predictions
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 def save(
@@ -148,26 +152,24 @@ def save(
     Parameters
     ----------
     models : dict of fitted estimators
-        ``emotion`` and, if they are there, ``intensity`` and ``enrolled``.
-    typical : Typical
-        Of the training clips.
+        ``emotion`` and, where trained, ``intensity`` and ``enrolled``.
     temperatures : dict of float
         Of each model, from `calibration.fit_temperature` on out-of-fold predictions.
     abstain_below : float
-        From `decisions.abstain_threshold`.
+        From `calibration.abstain_threshold`.
     conformal : dict of float
-        From `decisions.conformal_threshold`, by level ("0.9").
+        From `calibration.conformal_threshold`, by level ("0.9").
     created : str
-        The date, ISO 8601; where the very same model is there already, its own date stays.
+        The date, ISO 8601. If the same model is there already, its date stays.
     speakers : Speakers, optional
-        What ``enrolled`` needs.
+        Needed by ``enrolled``.
     **about
-        What else the metadata says: training data, metrics, licence.
+        More metadata: training data, metrics, licence.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {"mean": speakers.mean, "variance": speakers.variance} if speakers else None
-    parts = {"models": models, "typical": dataclasses.asdict(typical), "speakers": known}
+    of_speakers = {"mean": speakers.mean, "variance": speakers.variance} if speakers else None
+    parts = {"models": models, "typical": dataclasses.asdict(typical), "speakers": of_speakers}
     content = pickle.dumps(parts, protocol=5)
     metadata = {
         "name": path.stem,
@@ -179,15 +181,13 @@ def save(
         "abstain_below": abstain_below,
         "conformal": conformal,
         "sha256": sha256(content).hexdigest(),
-        "libraries": {
-            name: made for name, made in versions().items() if name != BOOSTER or b"xgboost" in content
-        },
+        "libraries": {k: v for k, v in versions().items() if k != BOOSTER or b"xgboost" in content},
         "feature_config": dataclasses.asdict(config),
         "feature_hash": config.hash,
         "feature_names": list(feature_names(config)),
     }
-    metadata["self_test"] = _predictions_of_self_test(Model(models, metadata, config, typical, speakers))
-    with contextlib.suppress(BundleError):  # there is none yet, or another
+    metadata["self_test"] = _self_test_predictions(Model(models, metadata, config, typical, speakers))
+    with contextlib.suppress(BundleError):  # no model there yet
         before = read_metadata(path)
         if before | {"created": created} == json.loads(json.dumps(metadata)):
             metadata["created"] = before["created"]
@@ -197,7 +197,7 @@ def save(
 
 
 def load(path: str | Path = DEFAULT) -> Model:
-    """Read a model by its metadata: hash, features, the names in its pickle, self-test clips.
+    """Read and check the model whose metadata is at `path`.
 
     Warns
     -----
@@ -207,13 +207,13 @@ def load(path: str | Path = DEFAULT) -> Model:
     Raises
     ------
     BundleError
-        Missing or unreadable files, a pickle whose hash is not the metadata's or that names anything
-        beside the parts of a model, features that this `ser_lib` computes differently, a model that does not
-        run with the library versions of here, or self-test clips that are heard differently.
+        Missing or unreadable files, a pickle that does not match the metadata or names anything not in `ALLOWED`,
+        other features than this `ser_lib` computes, a model that fails with the installed libraries, or a
+        failed self-test.
 
     Examples
     --------
-    >>> model = load()  # the one that is shipped
+    >>> model = load()  # the shipped one
     >>> answer = model.predict(self_test_clips()[0], name="buzz")
     >>> list(answer)[:5]
     ['emotion', 'confidence', 'probabilities', 'prediction_set', 'abstained']
@@ -222,90 +222,98 @@ def load(path: str | Path = DEFAULT) -> Model:
     metadata = read_metadata(path)
     pickled = path.with_suffix(".pkl")
     content = _read(pickled, RETRAIN)
-    found = sha256(content).hexdigest()
-    if found != metadata["sha256"]:
+    digest = sha256(content).hexdigest()
+    if digest != metadata["sha256"]:
         raise BundleError(
-            f"{pickled}: SHA-256 {found[:12]}… is not the metadata's; "
-            f"the file was altered and is not loaded; {RETRAIN}"
+            f"{pickled}: SHA-256 {digest[:12]}… does not match the metadata; the file was altered and is not loaded; {RETRAIN}"
         )
+    config = _feature_config(path, metadata)
+    here = versions()
+    made = metadata["libraries"]
+    other = [f"{name} {made[name]} (here {here.get(name)})" for name in made if here.get(name) != made[name]]
+    prefix = f"{path}: made with {', '.join(other)}; " if other else ""
+    try:
+        with warnings.catch_warnings():
+            if other:  # one warning of ours below instead of one of scikit-learn's for each part
+                warnings.simplefilter("ignore")
+            parts = unpickled(content)
+            speakers = Speakers(**parts["speakers"]) if parts["speakers"] else None
+            model = Model(parts["models"], metadata, config, Typical(**parts["typical"]), speakers)
+            self_test(model)
+    except BundleError as error:
+        raise BundleError(f"{prefix}{error}") from error
+    except Exception as error:  # whatever a model of other versions raises
+        raise BundleError(f"{prefix}{pickled}: {error}; it is not loaded; {RETRAIN}") from error
+    if other:
+        warnings.warn(f"{prefix}its self-test passes", VersionWarning, stacklevel=2)
+    return model
+
+
+def _feature_config(path: Path, metadata: dict[str, Any]) -> FeatureConfig:
     settings = dict(metadata["feature_config"])
     try:
         config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
     except (TypeError, KeyError, SerError) as error:
-        raise BundleError(
-            f"{path}: its features are not those of this ser_lib ({error}); {CHOOSE}"
-        ) from error
+        raise BundleError(f"{path}: {OTHER_FEATURES} ({error}); {CHOOSE}") from error
     if config.hash != metadata["feature_hash"] or list(feature_names(config)) != metadata["feature_names"]:
-        raise BundleError(f"{path}: its features are not those of this ser_lib; {CHOOSE}")
-    here = versions()
-    other = [
-        f"{name} {made} (here {here.get(name)})"
-        for name, made in metadata["libraries"].items()
-        if here.get(name) != made
-    ]
-    by = f"{path}: made with {', '.join(other)}; " if other else ""
-    try:
-        with warnings.catch_warnings():
-            if other:  # scikit-learn's, one for each part; all of them are told below in one
-                warnings.simplefilter("ignore")
-            parts = unpickled(content)
-            known = Speakers(**parts["speakers"]) if parts["speakers"] else None
-            loaded = Model(parts["models"], metadata, config, Typical(**parts["typical"]), known)
-            self_test(loaded)
-    except BundleError as error:
-        raise BundleError(f"{by}{error}") from error
-    except Exception as error:  # whatever a model of other versions does
-        raise BundleError(f"{by}{pickled}: {error}; it is not loaded; {RETRAIN}") from error
-    if other:
-        warnings.warn(f"{by}it hears its self-test clips as it must", VersionWarning, stacklevel=2)
-    return loaded
+        raise BundleError(f"{path}: {OTHER_FEATURES}; {CHOOSE}")
+    return config
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name not in ALLOWED.get(module, ()):
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a model")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no model contains")
         return super().find_class(module, name)
 
 
 def unpickled(content: bytes) -> Any:
-    """As `pickle.loads`, for the parts of models; what `ALLOWED` does not name is not loaded, so it cannot run.
-
-    Raises
-    ------
-    pickle.UnpicklingError
-        Another name, or not a pickle.
-    """
+    """Unpickle a model; a name not in `ALLOWED`, which could run code, is a `pickle.UnpicklingError`."""
     try:
         return _Unpickler(io.BytesIO(content)).load()
     except pickle.UnpicklingError:
         raise
-    except Exception as error:  # whatever a damaged pickle does
+    except Exception as error:  # whatever a damaged pickle raises
         raise pickle.UnpicklingError(f"not a pickle of a model ({type(error).__name__})") from error
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a metadata says, with nothing of it checked but that it is one.
+    """Read model metadata; of its content only the presence of `REQUIRED` is checked.
 
     Raises
     ------
     BundleError
-        Missing, unreadable or not a metadata.
-
-    Examples
-    --------
-    >>> metadata = read_metadata(DEFAULT)
-    >>> metadata["name"], metadata["feature_config"]["name"]
-    ('ser', 'full')
+        Missing, unreadable or not model metadata.
     """
     try:
         metadata = json.loads(_read(path, CHOOSE))
     except ValueError as error:
-        raise BundleError(f"{path}: not a metadata ({error}); {CHOOSE}") from error
-    lacking = [name for name in REQUIRED if not isinstance(metadata, dict) or name not in metadata]
-    if lacking:
-        raise BundleError(f"{path}: not a metadata (it lacks {', '.join(lacking)}); {CHOOSE}")
+        raise BundleError(f"{path}: not model metadata ({error}); {CHOOSE}") from error
+    missing = [name for name in REQUIRED if not isinstance(metadata, dict) or name not in metadata]
+    if missing:
+        raise BundleError(f"{path}: not model metadata (without {', '.join(missing)}); {CHOOSE}")
     return metadata
+
+
+def export(path: Path, out: Path) -> None:
+    """Copy the model whose metadata is at `path` to `out` (.pkl), with its metadata beside it.
+
+    Raises
+    ------
+    BundleError
+        As `load`.
+    SerError
+        `out` does not end in .pkl, or is the model itself.
+    """
+    load(path)
+    pickled = path.with_suffix(".pkl")
+    if out.suffix != ".pkl":
+        raise SerError(f"{out}: not a name for a pickle; let it end in .pkl")
+    if out.resolve() == pickled.resolve():
+        raise SerError(f"{out}: is the model itself; give another name")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(pickled, out)
+    shutil.copyfile(path, out.with_suffix(".json"))
 
 
 def _read(path: Path, remedy: str) -> bytes:

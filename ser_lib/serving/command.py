@@ -1,4 +1,4 @@
-"""What is printed, whatever the terminal or the pipe can hold."""
+"""Commands whose errors are one line and whose output any terminal or pipe can print; the command `serve`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,22 @@ from ser_lib import SERVED
 from ser_lib.errors import SerError
 
 
-def tolerant() -> None:
-    r"""Make every text printable: a terminal that lacks a character gets `\u2264` for it, a pipe or a file is UTF-8.
+def make_streams_tolerant() -> None:
+    r"""Make every text printable: a terminal shows `\u2264` for a character it lacks; pipes and files are UTF-8.
 
-    UTF-8 is what reads JSON, CSV and Markdown elsewhere, and on Windows a pipe would otherwise be in the
-    encoding of the machine's region.
+    Readers of JSON, CSV and Markdown expect UTF-8; a pipe on Windows would use the encoding of the region.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a window without a console has none
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
-# --- commands -------------------------------------------------------------------------------------
-
-
-class Told(click.Command):
-    """Shows what a user can mend as one message and exits with 1; every terminal takes what is printed."""
+class Command(click.Command):
+    """A command that prints an error the user can fix as one line, and exits with 1."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run as a program."""
-        tolerant()  # before the help, too
+        make_streams_tolerant()  # --help needs it too
         return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
@@ -49,7 +45,7 @@ class Told(click.Command):
                     raise
                 raise click.ClickException(
                     f"{error.name} is not installed; `python -m pip install -e '.[notebooks]'` in a clone of the "
-                    "repository brings all that features, training and reports need"
+                    "repository installs what features, training and reports need"
                 ) from error
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EROFS):
@@ -57,45 +53,38 @@ class Told(click.Command):
                 raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
-class Commands(Told, click.Group):
+class Group(Command, click.Group):
     """A group of such commands."""
 
 
-# --- serve ----------------------------------------------------------------------------------------
-
-ANY = click.IntRange(1)
+POSITIVE = click.IntRange(1)
 
 
-@click.command(cls=Told, context_settings={"auto_envvar_prefix": "SER", "show_default": True})
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": "SER", "show_default": True})
 @click.option("--host", default="127.0.0.1", show_envvar=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
-    "--port", default=8000, type=click.IntRange(0, 65535), show_envvar=True, help="0 for any free one."
+    "--port", default=8000, type=click.IntRange(0, 65535), show_envvar=True, help="0: any free one."
 )
-@click.option("--model", default=str(SERVED), show_envvar=True, help="Model metadata of the model.")
-@click.option("--threads", default=4, type=ANY, show_envvar=True, help="Clips analysed at once.")
-@click.option(
-    "--wait",
-    default=2.0,
-    show_envvar=True,
-    help="Seconds that a clip waits for its turn before it is refused.",
-)
+@click.option("--model", default=str(SERVED), show_envvar=True, help="Model metadata (.json).")
+@click.option("--threads", default=4, type=POSITIVE, show_envvar=True, help="Requests analysed at once.")
+@click.option("--wait", default=2.0, show_envvar=True, help="Seconds a request waits for its turn, else 503.")
 @click.option(
     "--timeout",
     default=60,
-    type=ANY,
+    type=POSITIVE,
     show_envvar=True,
-    help="Seconds without a byte before a connection is closed.",
+    help="Seconds until an idle connection is closed.",
 )
-@click.option("--max-bytes", default=20_000_000, type=ANY, show_envvar=True, help="Of an upload.")
-@click.option("--max-files", default=16, type=ANY, show_envvar=True, help="In a request.")
+@click.option("--max-bytes", default=20_000_000, type=POSITIVE, show_envvar=True, help="Limit of an upload.")
+@click.option("--max-files", default=16, type=POSITIVE, show_envvar=True, help="Limit of a request.")
 def serve(**settings: Any) -> None:
-    """Answer over HTTP: a page at /, POST /predict; /health, /ready, /model, /metrics and /openapi.json."""
+    """Serve predictions over HTTP: a page at /, POST /predict; /health, /ready, /model, /metrics and /openapi.json."""
     from ser_lib.serving import server
 
     app = server.create_app(settings)
-    kept = ("host", "port", "threads", "timeout", "max_bytes")
+    names = ("host", "port", "threads", "timeout", "max_bytes")
     try:
-        server.run(app, **{name: settings[name] for name in kept})
+        server.run(app, **{name: settings[name] for name in names})
     except (OSError, ValueError) as error:
         where = f"{settings['host']} port {settings['port']}"
         raise click.ClickException(f"cannot listen on {where} ({error}); give --host or --port") from error

@@ -1,4 +1,4 @@
-"""What `endpoints` stands on: limits, counters, errors as JSON, and a production server that stops gracefully."""
+"""The prediction server. `create_app` has the routes; what they call, the limits and the graceful stop follow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import prometheus_client as prometheus
 import waitress
@@ -29,8 +29,12 @@ from ser_lib.audio import decoding
 from ser_lib.errors import AudioError, BundleError, SerError
 from ser_lib.serving import bundle, command
 from ser_lib.serving.answers import as_csv
-from ser_lib.serving.model import STEP_S, WINDOW_S
+from ser_lib.serving.model import STEP_S, WINDOW_S, Model
 
+ABOUT = (
+    "name", "version", "created", "estimator", "classes", "training", "headline", "metrics", "intensity", "enrolled",
+    "abstain_below", "licence",
+)  # fmt: skip
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -39,35 +43,191 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 PROBLEM = "application/problem+json"
-SPARE = 4  # threads beside those that hear clips: for /health, and to refuse what is too much
-DRAIN_S = 30.0  # seconds in which requests under way are still answered after SIGTERM
+SPARE = 4  # more threads than clips at once: for /health, and to refuse clips beyond the limit
+DRAIN_S = 30.0  # seconds that running requests have to finish after SIGTERM
+
+
+def create_app(settings: dict[str, Any] | None = None) -> Flask:
+    """Build the application around one model; settings are by default those of the environment.
+
+    Raises
+    ------
+    BundleError
+        As `bundle.load`.
+    """
+    given = settings or command.serve.make_context("serve", []).params
+    max_bytes, max_files = given["max_bytes"], given["max_files"]
+    model = bundle.load(given["model"])
+    with suppress(AudioError):
+        audio.load(b"not audio")  # loads FFmpeg now, not with the first clip that needs it
+    counts = Counts()
+    slots = Slots(given["threads"], given["wait"], counts.in_flight)
+    app = Flask(__name__, static_folder="web", static_url_path="/web")
+    app.request_class = InMemory
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
+    app.config.update(MAX_CONTENT_LENGTH=max_bytes, MAX_FORM_MEMORY_SIZE=max_bytes)
+
+    for path, file in (("/", "index.html"), ("/openapi.json", "openapi.json")):
+        app.add_url_rule(path, file.split(".")[0], partial(app.send_static_file, file))
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    def ready() -> dict[str, str]:
+        return check_ready(model)
+
+    @app.get("/model")
+    def about() -> dict[str, Any]:
+        return describe_model(model, max_bytes=max_bytes, max_files=max_files)
+
+    @app.get("/metrics")
+    def metrics() -> ResponseReturnValue:
+        return prometheus.generate_latest(counts.registry), {"Content-Type": prometheus.CONTENT_TYPE_LATEST}
+
+    @app.post("/predict")
+    def predict() -> ResponseReturnValue:
+        asked = parse_request(request, max_files=max_files)
+        with slots:
+            return predict_all(model, asked, counts)
+
+    @app.errorhandler(HTTPException)
+    def refuse(error: HTTPException) -> Response:
+        if isinstance(error, RequestEntityTooLarge) and not error.description.endswith("in a request"):
+            error.description = too_large(max_bytes)
+        response = error.get_response()
+        response.data, response.mimetype = json.dumps(problem(error)) + "\n", PROBLEM
+        return response
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule else "none"
+        counts.requests.labels(route, response.status_code).inc()
+        response.headers.update(HEADERS)
+        return response
+
+    return app
+
+
+# --- what the routes call --------------------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    """A request for predictions: names and contents of clips, contents of reference clips."""
+
+    clips: list[tuple[str, bytes]]
+    references: list[bytes]
+    timeline: bool
+    csv: bool
+
+
+def parse_request(request: Request, *, max_files: int) -> Asked:
+    """Read the files of a form, or the raw body, and the options; 400 without a file, 413 with too many."""
+    references = [content for _, content in _uploads(request, "reference")]
+    if request.mimetype.startswith("audio/") or request.mimetype == "application/octet-stream":
+        clips = [("clip", request.get_data(cache=False))]
+    else:
+        clips = _uploads(request, "file")
+    if not clips:
+        abort(400, f"no file in a form field 'file'; try: curl -F file=@clip.wav {request.base_url}")
+    if len(clips) + len(references) > max_files:
+        abort(413, f"{len(clips) + len(references)} files; at most {max_files} in a request")
+    timeline = request.args.get("timeline", "0") not in ("", "0", "false")
+    csv = request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv"
+    return Asked(clips, references, timeline, csv)
+
+
+def _uploads(request: Request, field: str) -> list[tuple[str, bytes]]:
+    """Base names and contents of a form field's files."""
+    files = request.files.getlist(field)
+    names = [PurePosixPath((file.filename or "").replace("\\", "/")).name or "clip" for file in files]
+    return [(name, file.read()) for name, file in zip(names, files, strict=True)]
+
+
+def predict_all(model: Model, asked: Asked, counts: Counts) -> ResponseReturnValue:
+    """The answer to one clip, or the answers and errors of several; 422 if the only clip has no answer."""
+    if len(asked.clips) == 1:
+        answer = predict_clip(model, *asked.clips[0], asked, counts)
+        if not (asked.timeline and asked.csv):
+            return answer
+        lines = as_csv(answer["windows"], model.metadata["classes"], ("start_s", "end_s"))
+        return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
+    results = []
+    for name, content in asked.clips:
+        try:
+            results.append(predict_clip(model, name, content, asked, counts))
+        except HTTPException as error:
+            results.append({"file": name, "error": problem(error)})
+    return {"results": results}
+
+
+def predict_clip(model: Model, name: str, content: bytes, asked: Asked, counts: Counts) -> dict[str, Any]:
+    """The answer to one clip, whole or in windows; 422 if it or a reference cannot be analysed."""
+    started = time.perf_counter()
+    try:
+        if asked.timeline:
+            windows = list(model.timeline(content, name=name))
+            times = {"duration_s": windows[-1]["end_s"], "window_s": WINDOW_S, "step_s": STEP_S}
+            return {"file": name, **times, "windows": windows}
+        answer = model.predict(content, name=name, references=asked.references)
+    except SerError as error:
+        counts.refused.inc()
+        raise UnprocessableEntity(str(error)) from error
+    counts.clips.labels(answer["emotion"]).inc()
+    counts.abstained.inc(answer["abstained"])
+    counts.seconds.observe(time.perf_counter() - started)
+    return {"file": name, **answer}
+
+
+def check_ready(model: Model) -> dict[str, str]:
+    """Run the self-test; 503 if it fails."""
+    try:
+        bundle.self_test(model)
+    except BundleError as error:
+        raise ServiceUnavailable(str(error)) from error
+    return {"status": "ready"}
+
+
+def describe_model(model: Model, *, max_bytes: int, max_files: int) -> dict[str, Any]:
+    """The model metadata that clients need, and the limits of a request."""
+    about = {key: model.metadata[key] for key in ABOUT if key in model.metadata}
+    features = {"feature_set": model.config.name, "n_features": len(model.metadata["feature_names"])}
+    limits = {"max_bytes": max_bytes, "max_seconds": decoding.MAX_S, "max_files": max_files}
+    return about | features | {"limits": limits}
+
+
+def problem(error: HTTPException) -> dict[str, Any]:
+    """An error in the form of RFC 9457."""
+    return {"type": "about:blank", "title": error.name, "status": error.code, "detail": error.description}
+
+
+def too_large(max_bytes: int) -> str:
+    """The detail of a 413."""
+    return f"the upload is larger than {max_bytes / 1e6:.0f} MB; send a shorter or a compressed clip"
+
+
+# --- counters and limits ---------------------------------------------------------------------------
 
 
 class Counts:
-    """What /metrics tells, of this process."""
+    """The metrics of this process."""
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
-        made: dict[str, Any] = {"registry": self.registry, "namespace": "ser"}
-        self.requests = prometheus.Counter(
-            "requests", "Answers by route and status.", ["route", "status"], **made
-        )
-        self.clips = prometheus.Counter("clips", "Clips heard, by emotion.", ["emotion"], **made)
-        self.abstained = prometheus.Counter("abstained", "Clips on which the model was not sure.", **made)
-        self.refused = prometheus.Counter("refused", "Clips that could not be heard.", **made)
-        self.seconds = prometheus.Histogram(
-            "predict_seconds", "Time to hear a clip.", buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5), **made
-        )
-        self.in_flight = prometheus.Gauge("in_flight", "Requests that are being heard.", **made)
-
-    def heard(self, emotion: str, abstained: bool, seconds: float) -> None:
-        self.clips.labels(emotion).inc()
-        self.abstained.inc(abstained)
-        self.seconds.observe(seconds)
+        common: dict[str, Any] = {"registry": self.registry, "namespace": "ser"}
+        labels = ["route", "status"]
+        self.requests = prometheus.Counter("requests", "Answers by route and status.", labels, **common)
+        self.in_flight = prometheus.Gauge("in_flight", "Requests that are being analysed.", **common)
+        self.clips = prometheus.Counter("clips", "Clips analysed, by emotion.", ["emotion"], **common)
+        self.abstained = prometheus.Counter("abstained", "Clips on which the model was not sure.", **common)
+        self.refused = prometheus.Counter("refused", "Clips that could not be analysed.", **common)
+        common["buckets"] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+        self.seconds = prometheus.Histogram("predict_seconds", "Time of a prediction.", **common)
 
 
 class Slots:
-    """At most `n` predictions at once; one that waits longer than `wait` seconds is refused."""
+    """Lets `n` requests predict at once; one that waits longer than `wait` seconds is refused with 503."""
 
     def __init__(self, n: int, wait: float, gauge: prometheus.Gauge):
         self.free, self.wait, self.gauge = threading.BoundedSemaphore(n), wait, gauge
@@ -89,52 +249,11 @@ class InMemory(Request):
         return io.BytesIO()
 
 
-def problem(error: HTTPException) -> dict[str, Any]:
-    """An error as RFC 9457 has it."""
-    return {"type": "about:blank", "title": error.name, "status": error.code, "detail": error.description}
-
-
-def flask_app(name: str, counts: Counts, *, max_bytes: int) -> Flask:
-    """An application that keeps uploads in memory, answers errors as JSON, and counts its answers."""
-    app = Flask(name, static_folder="web", static_url_path="/web")
-    app.request_class = InMemory
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
-    app.config.update(MAX_CONTENT_LENGTH=max_bytes, MAX_FORM_MEMORY_SIZE=max_bytes)
-
-    @app.errorhandler(HTTPException)
-    def refuse(error: HTTPException) -> Response:
-        if isinstance(error, RequestEntityTooLarge) and not error.description.endswith("in a request"):
-            error.description = too_large(max_bytes)
-        response = error.get_response()
-        response.data, response.mimetype = json.dumps(problem(error)) + "\n", PROBLEM
-        return response
-
-    @app.after_request
-    def finish(response: Response) -> Response:
-        route = request.url_rule.rule if request.url_rule else "none"
-        counts.requests.labels(route, response.status_code).inc()
-        response.headers.update(HEADERS)
-        return response
-
-    return app
-
-
-def too_large(max_bytes: int) -> str:
-    """What to say of an upload that is."""
-    return f"the upload is larger than {max_bytes / 1e6:.0f} MB; send a shorter or a compressed clip"
-
-
-def warm_up() -> None:
-    """Load FFmpeg, so that the first clip that needs it is as fast as the second."""
-    with suppress(AudioError):
-        audio.load(b"not audio")
-
-
 # --- waitress --------------------------------------------------------------------------------------
 
 
 def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_bytes: int) -> None:
-    """Serve until interrupted or told to stop (SIGTERM); what is under way then is still answered.
+    """Serve until interrupted or stopped by SIGTERM; requests that are running then are still answered.
 
     Raises
     ------
@@ -142,22 +261,22 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
         The address cannot be listened on.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each request that waits
-    threadpool_limits(1)  # of BLAS, within each of the server's threads
-    # of glibc alone; M_ARENA_MAX: one heap, not one a thread that keeps its most
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # else a line for each request that waits
+    threadpool_limits(1)  # BLAS threads in each of the server's threads
+    # M_ARENA_MAX of glibc: one heap for all threads, since each would keep its peak
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(-8, 1)
     HTTPChannel.error_task_class = type("Problem", (ProblemTask,), {"max_bytes": max_bytes})
     serving = waitress.create_server(
         app, host=host, port=port, threads=threads + SPARE, ident=None, channel_timeout=timeout,
-        max_request_body_size=2 * max_bytes, inbuf_overflow=2 * max_bytes,  # refused, never on disk
+        max_request_body_size=2 * max_bytes, inbuf_overflow=2 * max_bytes,  # too large is refused, never on disk
         recv_bytes=2**18,  # an upload in few pieces
     )  # fmt: skip
     drained = threading.Event()
 
     def stop(*_: object) -> None:
         if drained.is_set():
-            raise SystemExit  # which waitress takes for its end
+            raise SystemExit  # ends waitress
         threading.Thread(target=drain, args=(serving, drained)).start()
 
     signal.signal(signal.SIGTERM, stop)
@@ -166,7 +285,7 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
 
 
 def drain(serving: Any, drained: threading.Event) -> None:
-    """Take no new connection, wait for the answers that are due, then stop the server by a second SIGTERM."""
+    """Accept no new connection, wait for the running requests, then stop the server with a second SIGTERM."""
     serving.adj.connection_limit = 0
     end = time.monotonic() + DRAIN_S
     while time.monotonic() < end and any(
@@ -174,141 +293,21 @@ def drain(serving: Any, drained: threading.Event) -> None:
     ):
         time.sleep(0.02)
     drained.set()
-    os.kill(os.getpid(), signal.SIGTERM)  # not SIGINT, which is ignored in the background of a script
+    os.kill(os.getpid(), signal.SIGTERM)  # not SIGINT, which a script's background processes ignore
 
 
 class ProblemTask(ErrorTask):
-    """What waitress refuses before Flask sees it, in the same form."""
+    """Answers a request that waitress refuses before Flask sees it, in the form of RFC 9457."""
 
     max_bytes: int
 
     def execute(self) -> None:
         error = self.request.error
         detail = too_large(self.max_bytes) if error.code == 413 else error.body
-        said = {"type": "about:blank", "title": error.reason, "status": error.code, "detail": detail}
-        body = (json.dumps(said) + "\n").encode()
+        content = {"type": "about:blank", "title": error.reason, "status": error.code, "detail": detail}
+        body = (json.dumps(content) + "\n").encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers += [("Content-Type", PROBLEM), *HEADERS.items()]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
-
-
-# --- the application ------------------------------------------------------------------------------
-
-ABOUT = (
-    "name", "version", "created", "estimator", "classes", "training", "headline", "metrics", "intensity", "enrolled",
-    "abstain_below", "licence",
-)  # fmt: skip
-
-
-def uploads(field: str = "file") -> list[tuple[str, bytes]]:
-    """Names and contents of a form field's files, or of the raw body."""
-    if field == "file" and (
-        request.mimetype.startswith("audio/") or request.mimetype == "application/octet-stream"
-    ):
-        return [("clip", request.get_data(cache=False))]
-    found = request.files.getlist(field)
-    return [
-        (PurePosixPath((file.filename or "").replace("\\", "/")).name or "clip", file.read())
-        for file in found
-    ]
-
-
-def create_app(settings: dict[str, Any] | None = None) -> Flask:
-    """The application around one model, loaded, checked and warm; by default as the environment says.
-
-    Raises
-    ------
-    BundleError
-        As `bundle.load`.
-    """
-    given = settings or command.serve.make_context("serve", []).params
-    model = bundle.load(given["model"])  # the self-test clips warm it up
-    warm_up()
-    counts = Counts()
-    slots = Slots(given["threads"], given["wait"], counts.in_flight)
-    app = flask_app(__name__, counts, max_bytes=given["max_bytes"])
-
-    @app.get("/")
-    def page() -> Response:
-        return app.send_static_file("index.html")
-
-    @app.get("/openapi.json")
-    def openapi() -> Response:
-        return app.send_static_file("openapi.json")
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/ready")
-    def ready() -> dict[str, str]:
-        try:
-            bundle.self_test(model)
-        except BundleError as error:
-            raise ServiceUnavailable(str(error)) from error
-        return {"status": "ready"}
-
-    @app.get("/model")
-    def about() -> dict[str, Any]:
-        limits = {
-            "max_bytes": given["max_bytes"],
-            "max_seconds": decoding.MAX_S,
-            "max_files": given["max_files"],
-        }
-        features = {"feature_set": model.config.name, "n_features": len(model.metadata["feature_names"])}
-        return (
-            {key: model.metadata[key] for key in ABOUT if key in model.metadata}
-            | features
-            | {"limits": limits}
-        )
-
-    @app.get("/metrics")
-    def metrics() -> ResponseReturnValue:
-        return prometheus.generate_latest(counts.registry), {"Content-Type": prometheus.CONTENT_TYPE_LATEST}
-
-    @app.post("/predict")
-    def predict() -> ResponseReturnValue:
-        clips, references = uploads(), [content for _, content in uploads("reference")]
-        if not clips:
-            abort(400, f"no file in a form field 'file'; try: curl -F file=@clip.wav {request.base_url}")
-        if len(clips) + len(references) > given["max_files"]:
-            abort(413, f"{len(clips) + len(references)} files; at most {given['max_files']} in a request")
-        hear = timeline if request.args.get("timeline", "0") not in ("", "0", "false") else single
-        with slots:
-            if len(clips) == 1:
-                return hear(*clips[0], references)
-            return {"results": [either(hear, name, content, references) for name, content in clips]}
-
-    def single(name: str, content: bytes, references: list[bytes]) -> ResponseReturnValue:
-        started = time.perf_counter()
-        try:
-            answer = model.predict(content, name=name, references=references)
-        except SerError as error:
-            counts.refused.inc()
-            raise UnprocessableEntity(str(error)) from error
-        counts.heard(answer["emotion"], answer["abstained"], time.perf_counter() - started)
-        return {"file": name, **answer}
-
-    def timeline(name: str, content: bytes, references: list[bytes]) -> ResponseReturnValue:
-        try:
-            windows = list(model.timeline(content, name=name))
-        except SerError as error:
-            counts.refused.inc()
-            raise UnprocessableEntity(str(error)) from error
-        if request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv":
-            lines = as_csv(windows, model.metadata["classes"], ("start_s", "end_s"))
-            return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
-        about = {"duration_s": windows[-1]["end_s"], "window_s": WINDOW_S, "step_s": STEP_S}
-        return {"file": name, **about, "windows": windows}
-
-    def either(
-        hear: Callable[..., ResponseReturnValue], name: str, content: bytes, references: list[bytes]
-    ) -> ResponseReturnValue:
-        try:
-            return hear(name, content, references)
-        except HTTPException as error:
-            return {"file": name, "error": problem(error)}
-
-    return app

@@ -1,4 +1,4 @@
-"""The run that notebook 04 goes by, and what of a served model is fitted on all speakers: there, and once more from a metadata."""
+"""Fit the served model on all speakers: in notebook 04, or again from the shipped tables."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ INTENSITIES = ("normal", "strong")
 
 
 def by_intensity(table: pd.DataFrame) -> pd.DataFrame:
-    """The clips of the emotions that were spoken at two intensities, with the intensity in place of the emotion.
+    """Clips of the emotions spoken at two intensities, labelled by intensity instead of emotion.
 
-    It is evaluated like any table. RAVDESS has no strong neutral clip: with the neutral ones, telling
-    them from the others would count as hearing the intensity.
+    Neutral is left out: RAVDESS has it at normal intensity only, so a model could use it as a shortcut.
 
     Raises
     ------
     CorpusError
-        The intensities are not known.
+        No emotion has clips of two intensities.
 
     Examples
     --------
@@ -47,18 +46,18 @@ def by_intensity(table: pd.DataFrame) -> pd.DataFrame:
 def fit(
     rows: pd.DataFrame, model: str, *, seed: int = 0, enroll: int = 0, intensity: str = ""
 ) -> dict[str, Any]:
-    """Models of all speakers, and what else `bundle.save` takes: `models`, `typical`, `speakers`.
+    """Fit on all speakers; return `models`, `typical` and `speakers` for `bundle.save`.
 
     Parameters
     ----------
     rows : DataFrame
-        Feature table with the copies to be trained with, as `altered.for_training` gives it.
+        Feature table with augmented copies, from `copies.for_training`.
     model : str
         Of `models.MODELS`, for the emotion.
     enroll : int
-        Neutral clips a speaker for the model that hears them first; 0 for none.
+        Neutral clips a speaker for the ``enrolled`` model; 0 for no such model.
     intensity : str
-        Of `models.MODELS`, for normal or strong; empty for none.
+        Of `models.MODELS`, for the intensity; empty for no such model.
 
     Examples
     --------
@@ -77,35 +76,38 @@ def fit(
     return {"models": models, "typical": Typical.of(values), "speakers": speakers}
 
 
-def again(path: Path) -> dict[str, Any]:
-    """Fit a model of RAVDESS again from the shipped tables and write it in its place; return the new metadata.
+def retrain(path: Path) -> dict[str, Any]:
+    """Fit a model of RAVDESS again from the shipped tables, overwrite it, and return the new metadata.
 
-    The choice, the calibration and the scores are those of the metadata: they were measured on the same clips
-    and features. What may differ are the library versions.
+    Choice, calibration and scores are copied from the old metadata: they were measured on the same clips and
+    features. Only the library versions may differ.
 
     Raises
     ------
     BundleError
-        No readable metadata, or it is of other clips or features.
+        No readable metadata, or a model of other clips or features.
     """
     metadata = bundle.read_metadata(path)
     about = {key: value for key, value in metadata.items() if key not in bundle.REQUIRED}
-    trained = about.get("training", {})
-    if (held := trained.get("corpus")) != "ravdess":
+    training = about.get("training", {})
+    corpus = training.get("corpus")
+    if corpus != "ravdess":
         raise BundleError(
-            f"{path}: trained on other clips than the shipped tables hold, of {held or 'an unknown corpus'}; train it anew from "
-            f"them: `python -m ser_lib reports --notebook 04 --force -p corpus=… -p run=… -p model_path={path}`"
+            f"{path}: trained on {corpus or 'an unknown corpus'}, the shipped tables are of ravdess; train it anew from "
+            f"its clips: `python -m ser_lib reports --notebook 04 --force -p corpus=… -p run=… -p model_path={path}`"
         )
     table = tables.select(tables.shipped(), emotion_list(about["headline"]["emotions"]))
-    if trained["clips"] != len(table):
-        raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
+    if training["clips"] != len(table):
+        raise BundleError(
+            f"{path}: trained on {training['clips']} clips, the shipped tables have {len(table)}; {bundle.CHOOSE}"
+        )
     if metadata["feature_names"] != list(feature_names()):
-        raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")
-    rows = copies.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
+        raise BundleError(f"{path}: {bundle.OTHER_FEATURES}; {bundle.CHOOSE}")
+    rows = copies.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if training["copies"] else table
     parts = fit(
         rows,
         about["estimator"],
-        seed=trained["seed"],
+        seed=training["seed"],
         enroll=(about["enrolled"] or {}).get("clips", 0),
         intensity=(about["intensity"] or {}).get("estimator", ""),
     )

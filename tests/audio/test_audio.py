@@ -391,13 +391,13 @@ def test_refusals_leave_no_memory_behind():
     """libsndfile keeps 6 kB of every OGG file whose headers are damaged."""
     ogg = bytearray(with_soundfile(CLIP, RATE, "ogg", "VORBIS"))
     ogg[200:400] = bytes(200)  # within the setup header
-    held = []
+    memory = []
     for i in range(1001):
         with pytest.raises(AudioError):
             decode(bytes(ogg))
         if i % 500 == 0:
-            held.append(psutil.Process().memory_info().rss)
-    assert held[2] - held[1] < 1_000_000
+            memory.append(psutil.Process().memory_info().rss)
+    assert memory[2] - memory[1] < 1_000_000
 
 
 def test_an_unknown_codec_is_refused():
@@ -487,10 +487,10 @@ def test_of_a_long_recording_that_does_not_tell_its_length_little_is_decoded(mon
         frame.sample_rate = 48_000
         container.mux([*stream.encode(frame), *stream.encode()])
     monkeypatch.setattr(decoding, "MAX_S", 2.0)
-    heard = []
+    lengths = []
     with pytest.raises(AudioError, match=r"long: longer than 2 s"):
-        heard.extend(len(part) for part, _ in decoding.blocks(pipe.getvalue(), name="long"))
-    assert 1.9 * 48_000 < sum(heard) <= 2 * 48_000
+        lengths.extend(len(part) for part, _ in decoding.blocks(pipe.getvalue(), name="long"))
+    assert 1.9 * 48_000 < sum(lengths) <= 2 * 48_000
 
 
 @pytest.mark.parametrize("kind", ["wav", "m4a"])
@@ -512,10 +512,10 @@ def test_a_stream_is_the_clip_in_parts(kind):
 
 def test_a_recording_damaged_half_way_is_an_error_after_its_good_part():
     flac = with_soundfile(np.tile(CLIP, 20), RATE, "flac", "PCM_16")
-    heard = []
+    parts = []
     with pytest.raises(AudioError, match="damaged"):
-        heard.extend(decoding.blocks(flac[: len(flac) // 2] + b"x" * 999, seconds=0.5))
-    assert heard
+        parts.extend(decoding.blocks(flac[: len(flac) // 2] + b"x" * 999, seconds=0.5))
+    assert parts
 
 
 def test_a_clip_of_exactly_the_maximum_is_read(monkeypatch):

@@ -1,4 +1,4 @@
-"""quality: what a recording is like, on clips whose faults are known."""
+"""quality: measures and warnings on clips with known faults."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import pytest
 from synth import speech
 
 from ser_lib import audio, augmentation
-from ser_lib.audio import decoding, quality
+from ser_lib.audio import quality
 
 RATE = 48_000
 RNG = np.random.default_rng(0)
 
 
-def heard(samples: np.ndarray, rate: int = RATE) -> dict:
+def measure(samples: np.ndarray, rate: int = RATE) -> dict:
     raw = samples.reshape(len(samples), -1).astype(np.float32)
-    return quality.describe(raw, rate, audio.prepare(raw, rate, name="clip"))
+    return audio.prepare(raw, rate, name="clip").quality
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +25,23 @@ def hiss() -> np.ndarray:
 
 
 def test_a_clean_clip(hiss):
-    found = heard(hiss)
-    assert found["loudness_db"] == pytest.approx(-20, abs=0.2)
-    assert found["clipped"] < 1e-4
-    assert found["silence"] == 0
-    assert found["bandwidth_hz"] == pytest.approx(8000, abs=100)
-    assert (found["duration_s"], found["sample_rate"], found["channels"]) == (2.0, RATE, 1)
-    assert quality.warnings(found) == []
+    measured = measure(hiss)
+    assert measured["loudness_db"] == pytest.approx(-20, abs=0.2)
+    assert measured["clipped"] < 1e-4
+    assert measured["silence"] == 0
+    assert measured["bandwidth_hz"] == pytest.approx(8000, abs=100)
+    assert (measured["duration_s"], measured["sample_rate"], measured["channels"]) == (2.0, RATE, 1)
+    assert quality.warnings(measured) == []
 
 
 def test_a_gain_moves_the_loudness_alone(hiss):
-    loud, soft = heard(hiss), heard(0.01 * hiss)
+    loud, soft = measure(hiss), measure(0.01 * hiss)
     assert soft == loud | {"loudness_db": pytest.approx(loud["loudness_db"] - 40, abs=0.11)}
     assert [text.split(" (")[0] for text in quality.warnings(soft)] == ["very quiet"]
 
 
-def test_stereo_is_told(hiss):
-    assert heard(np.stack([hiss, hiss], axis=1)) == heard(hiss) | {"channels": 2}
+def test_stereo_is_reported(hiss):
+    assert measure(np.stack([hiss, hiss], axis=1)) == measure(hiss) | {"channels": 2}
 
 
 @pytest.mark.parametrize("gain", [1, 0.01])
@@ -49,41 +49,40 @@ def test_cut_off_peaks_are_counted_at_any_level(hiss, gain):
     limit = np.quantile(np.abs(hiss), 0.9)
     cut = gain * np.clip(hiss, -limit, limit)
     share = (np.abs(cut[1:]) == np.abs(cut).max()) & (np.abs(cut[:-1]) == np.abs(cut).max())
-    assert heard(cut)["clipped"] == pytest.approx(share.mean(), abs=1e-3)
-    assert any(text.startswith("clipped") for text in quality.warnings(heard(cut)))
+    assert measure(cut)["clipped"] == pytest.approx(share.mean(), abs=1e-3)
+    assert any(text.startswith("clipped") for text in quality.warnings(measure(cut)))
 
 
 def test_silence_is_a_share_of_the_time(hiss):
     padded = np.concatenate([np.zeros(3 * RATE, np.float32), hiss, np.zeros(5 * RATE, np.float32)])
-    found = heard(padded)
-    assert found["silence"] == pytest.approx(0.8, abs=0.01)
-    assert found["loudness_db"] == heard(hiss)["loudness_db"]
-    assert quality.warnings(found) == ["most of this is silence (80%)"]
+    measured = measure(padded)
+    assert measured["silence"] == pytest.approx(0.8, abs=0.01)
+    assert measured["loudness_db"] == measure(hiss)["loudness_db"]
+    assert quality.warnings(measured) == ["most of this is silence (80%)"]
 
 
 def test_a_telephone_is_narrow(hiss):
-    found = heard(augmentation.Telephone()(hiss, RATE, RNG))
-    assert 3400 < found["bandwidth_hz"] < 4100
-    assert [text.split(" (")[0] for text in quality.warnings(found)] == ["narrow band"]
+    measured = measure(augmentation.Telephone()(hiss, RATE, RNG))
+    assert 3400 < measured["bandwidth_hz"] < 4100
+    assert [text.split(" (")[0] for text in quality.warnings(measured)] == ["narrow band"]
 
 
-def test_long_and_strange_clips_are_told(hiss):
-    found = heard(np.tile(hiss, 6)) | {"distance": 2.0}
-    assert [text.split(" ")[0] for text in quality.warnings(found)] == ["long", "unlike"]
+def test_long_and_strange_clips_get_a_warning(hiss):
+    measured = measure(np.tile(hiss, 6)) | {"distance": 2.0}
+    assert [text.split(" ")[0] for text in quality.warnings(measured)] == ["long", "unlike"]
 
 
 def test_real_studio_clips_raise_no_warning(ravdess):
     paths = sorted(ravdess.rglob("03-01-0[1-8]-01-01-01-*.flac"))[::11]
     assert len(paths) > 10
     for path in paths:
-        raw, rate = decoding.decode(path)
-        found = quality.describe(raw, rate, audio.prepare(raw, rate, name=path.name))
-        assert found["bandwidth_hz"] > 7000
-        assert found["clipped"] < 1e-4
-        assert set(text.split(" (")[0] for text in quality.warnings(found)) <= {"very quiet"}
+        measured = audio.load(path).quality
+        assert measured["bandwidth_hz"] > 7000
+        assert measured["clipped"] < 1e-4
+        assert set(text.split(" (")[0] for text in quality.warnings(measured)) <= {"very quiet"}
 
 
 def test_speech_is_louder_than_its_pauses():
     clip = speech("angry", 1, rate=RATE)
     whole = 20 * np.log10(np.sqrt(np.square(clip).mean()))
-    assert heard(clip)["loudness_db"] > whole
+    assert measure(clip)["loudness_db"] > whole

@@ -12,7 +12,7 @@ from synth import speech
 from ser_lib.features import lld, pitch
 
 RATE, N_FFT, HOP = 16_000, 400, 160
-SHORTEST = int(0.3 * RATE)  # samples, audio.MIN_S
+SHORTEST = int(0.3 * RATE)  # samples, audio.clip.MIN_S
 TIME = np.arange(RATE) / RATE
 RNG = np.random.default_rng(0)
 NOISE = (0.1 * RNG.standard_normal(RATE)).astype(np.float32)

@@ -16,7 +16,7 @@ from synth import speech
 
 from ser_lib import ROOT, audio
 from ser_lib.audio import Audio, AudioConfig
-from ser_lib.corpora import SUFFIXES
+from ser_lib.audio.decoding import SUFFIXES
 from ser_lib.errors import SerError
 from ser_lib.features import COMPACT_S, FRAMES, SETS, FeatureConfig, extract, family, feature_names, lld, sets
 

@@ -529,7 +529,7 @@ def test_the_shipped_table_is_what_the_audio_gives(ravdess):
     """
     table = tables.shipped()
     names = list(feature_names())
-    paths = {path.stem: path for path in ravdess.rglob("03-01-*") if path.suffix in corpora.SUFFIXES}
+    paths = {path.stem: path for path in ravdess.rglob("03-01-*") if path.suffix in decoding.SUFFIXES}
     sample = table[7::61]
     assert len(sample) == sample["speaker"].nunique() == 24
     fresh = np.array([list(features.extract(audio.load(paths[name])).values()) for name in sample["clip_id"]])

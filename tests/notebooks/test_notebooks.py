@@ -100,7 +100,7 @@ def _tagged(cells):
         ("01_eda", {"counts", "durations", "level_and_pitch", "waveforms", "mel", "chroma"}),
         ("02_features", {"variance_shares", "distributions", "correlation", "projection"}),
         ("03_eight", {"scores", "speaker_gaps", "confusion", "learning_curve", "importance"}),
-        ("04_choose_and_export", {"reliability", "risk_coverage", "misheard", "listeners"}),
+        ("04_choose_and_export", {"reliability", "risk_coverage", "by_group", "listeners"}),
         ("05_leakage_audit", {"ladder"}),
         ("06_stress_and_transfer", {"stress"}),
         ("08_what_helps", {"gains"}),
@@ -171,7 +171,7 @@ def test_what_is_odd_is_reported(out):
     page = (out / "01_eda" / "index.html").read_text(encoding="utf-8")
     missing, _ = check_ravdess_grid(pd.DataFrame({"clip_id": []}))
     assert len(missing) == 1440
-    assert "missing of the grid" in page
+    assert "missing from the grid" in page
 
 
 @pytest.mark.slow

@@ -76,8 +76,8 @@ def test_the_readme_leads_from_a_folder_to_a_served_prediction(clone, emodb):
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, output + errors
     assert "No problem for a report:" in output
-    rows = {row["name"]: row for row in ledger.runs(clone / "my" / "reports")}
-    assert {name: row["status"] for name, row in rows.items()} == {"mine": "done", "served": "done"}
+    runs = {row["name"]: row for row in ledger.runs(clone / "my" / "reports")}
+    assert {name: row["status"] for name, row in runs.items()} == {"mine": "done", "served": "done"}
     predicted, served = (json.loads(line) for line in output.splitlines() if line.startswith('{"'))
     assert served["emotion"] == max(served["probabilities"], key=served["probabilities"].get)
     assert set(served["probabilities"]) == {"angry", "happy", "neutral", "sad"}
@@ -193,9 +193,9 @@ def test_a_run_that_is_not_there_or_not_of_this_corpus_is_refused_with_the_remed
         ),
     ):
         ledger.update_row(out / "03_before", notebook=ledger.COMPARISON, parameters={"corpus": str(of)})
-        with pytest.raises(ReportError) as caught:
+        with pytest.raises(ReportError) as refusal:
             ledger.settings("03_before", str(given))
-        assert message in str(caught.value)
+        assert message in str(refusal.value)
     monkeypatch.chdir(path.parent)
     ledger.update_row(out / "03_before", parameters={"corpus": "mine.csv", "seeds": "7"})
     assert ledger.settings("03_before", str(path))["seeds"] == "7"
@@ -236,7 +236,11 @@ def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifes
     assert metadata["training"]["corpus"] == "mine"
     assert metadata["licence"] == "CC0"
     page = (out / "served" / "index.html").read_text(encoding="utf-8")
-    for text in ("is the only candidate", "called <code>neutral</code>", "known to be of two intensities"):
+    for text in (
+        "is the only candidate",
+        "labelled <code>neutral</code>",
+        "No emotion here has clips of both",
+    ):
         assert text in page
     card = (out / "served" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "**Licence.** CC0." in card
@@ -246,10 +250,7 @@ def test_two_classes_one_candidate_no_neutral_and_no_copies_make_a_model(manifes
     assert json.loads(call("predict", "--model", model, clip).output)["emotion"] in ("angry", "happy")
     before = model.read_bytes()
     line = one_line(call("retrain", model))
-    assert (
-        "trained on other clips than the shipped tables hold, of mine; train it anew from them: `python"
-        in line
-    )
+    assert "trained on mine, the shipped tables are of ravdess; train it anew from its clips: `python" in line
     assert f"-p model_path={model}" in line
     assert model.read_bytes() == before
 

@@ -17,10 +17,9 @@ import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from page_checks import check_contrast, check_screen_reader, open_details
 from PIL import Image
 from test_metrics import guesses
-from test_page import CONTRAST, CONTROLS, Page
-from test_serve import CHROMIUM
 from traitlets.config import Config
 
 from ser_lib import ROOT, plots, provenance
@@ -281,123 +280,84 @@ def test_a_figure_is_kept_pixel_by_pixel():
 # --- in a browser ---
 
 
-class Reader(Page):
-    """A browser that opens a page from the disk."""
-
-    def open(self, address: str, width: int, media: str = "", **features) -> None:
-        """Load the page anew, with a width and media features (colour scheme)."""
-        named = [{"name": f"prefers-{name.replace('_', '-')}", "value": v} for name, v in features.items()]
-        self("Emulation.setEmulatedMedia", media=media, features=named)
-        self(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=800,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
-        self.events.clear()
-        self("Page.navigate", url="about:blank")
-        self.until("location.href === 'about:blank'")
-        self("Page.navigate", url=address)
-        self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
+def wider_than_the_window(page) -> int:
+    """Pixels by which a page can be scrolled sideways."""
+    return page.evaluate(
+        "(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(document.documentElement)"
+    )
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """One browser for the module."""
-    if not CHROMIUM:
-        pytest.skip("needs chromium on the path to show the page")
-    page = Reader(tmp_path_factory.mktemp("profile") / "profile")
-    for domain in ("Page", "Runtime", "Log", "DOM", "Accessibility"):
-        page(f"{domain}.enable")
-    yield page
-    page.socket.close()
-    page.process.terminate()
-    page.process.wait(30)
-
-
-OPEN = "[...document.querySelectorAll('details.code')].filter((part) => part.open).length"
-WIDTH = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+@pytest.fixture
+def open_report(open_page, folder):
+    """Function that opens the page of the run."""
+    return lambda **options: open_page((folder / "index.html").as_uri(), **options)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_code_is_folded_and_opens_and_nothing_moves_the_page_sideways(browser, folder, width, scheme):
-    browser.open((folder / "index.html").as_uri(), width, color_scheme=scheme)
-    assert browser.value("document.querySelector('#contents').open") == (width == 1280)
-    assert browser.value(OPEN) == 0
-    assert not browser.value("document.querySelector('.highlight').checkVisibility()")
-    assert browser.value(WIDTH) == 0
-    browser.click("details.code summary")
-    assert browser.value(OPEN) == 1
-    browser.click("#toggle")
-    assert browser.value(OPEN) == sum(cell.cell_type == "code" for cell in CELLS)
-    assert browser.text("#toggle") == "Hide all code"
-    browser.value("document.querySelector('#contents').open = true")
-    assert browser.value(WIDTH) == 0
-    contrasts = browser.value(CONTRAST.replace("ALPHA", "0"))
-    assert len(contrasts) > 100
-    assert not [(text, ratio) for text, ratio in contrasts if ratio < 4.5]
-    ground = browser.value("getComputedStyle(document.body).backgroundColor")
-    assert ground == {"light": "rgb(251, 250, 248)", "dark": "rgb(20, 22, 26)"}[scheme]
-    behind = "getComputedStyle(document.querySelector('figure button')).backgroundColor"
-    assert browser.value(behind) == "rgb(255, 255, 255)"
-    browser.click("#toggle")
-    assert browser.value(OPEN) == 0
-    assert not browser.errors()
+def test_code_is_folded_and_opens_and_nothing_scrolls_sideways(open_report, width, scheme):
+    page = open_report(width=width, color_scheme=scheme)
+    opened = page.locator("details.code[open]")
+    assert page.locator("#contents[open]").count() == (width == 1280)
+    assert opened.count() == 0
+    assert page.locator(".highlight").first.is_hidden()
+    assert wider_than_the_window(page) == 0
+    page.locator("details.code summary").first.click()
+    assert opened.count() == 1
+    page.click("#toggle")
+    assert opened.count() == sum(cell.cell_type == "code" for cell in CELLS)
+    assert page.locator("#toggle").inner_text() == "Hide all code"
+    page.locator("#contents").evaluate("contents => { contents.open = true }")
+    assert wider_than_the_window(page) == 0
+    check_contrast(page, at_least=100)
+    grounds = {"light": "rgb(251, 250, 248)", "dark": "rgb(20, 22, 26)"}
+    assert style(page.locator("body"), "backgroundColor") == grounds[scheme]
+    assert style(page.locator("figure button"), "backgroundColor") == "rgb(255, 255, 255)"
+    page.click("#toggle")
+    assert opened.count() == 0
 
 
-def test_wide_things_scroll_in_their_own_box(browser, folder):
-    browser.open((folder / "index.html").as_uri(), 390)
-    image = "document.querySelector('figure img').getBoundingClientRect().width"
-    assert browser.value(image) < 390
-    browser.click("figure button")
-    assert browser.value(image) > 1000
-    assert browser.value("document.querySelector('figure button').getAttribute('aria-pressed')") == "true"
+def style(element, name: str) -> str:
+    return element.evaluate("(element, name) => getComputedStyle(element)[name]", name)
+
+
+def test_wide_things_scroll_in_their_own_box(open_report):
+    page = open_report(width=390)
+    image, button = page.locator("figure img"), page.locator("figure button")
+    assert image.bounding_box()["width"] < 390
+    button.click()
+    assert image.bounding_box()["width"] > 1000
+    assert button.get_attribute("aria-pressed") == "true"
     for box in ("figure", ".html", ".text .html", "main pre:not(details pre)"):
-        scrolls = f"(({{ scrollWidth, clientWidth }}) => scrollWidth > clientWidth)(document.querySelector('{box}'))"
-        assert browser.value(scrolls)
-    assert browser.value(WIDTH) == 0
-    assert browser.value("document.querySelectorAll('table.words').length") == 1
-    browser.press(" ", 32)  # it has the focus
-    browser.until(f"{image} < 390")
+        assert page.locator(box).first.evaluate("box => box.scrollWidth > box.clientWidth"), box
+    assert wider_than_the_window(page) == 0
+    assert page.locator("table.words").count() == 1
+    page.keyboard.press("Space")  # the button has the focus
+    assert image.bounding_box()["width"] < 390
 
 
-def test_a_link_of_the_contents_leads_to_its_heading(browser, folder):
-    browser.open((folder / "index.html").as_uri(), 1280)
-    browser.click("nav li:nth-last-child(2) a")
-    browser.until("location.hash === '#Text-and-sound'")
-    top = "[...document.querySelectorAll('main h3')].at(-2).getBoundingClientRect().top"
-    assert 0 <= browser.value(top) < 800
-    assert browser.value("document.querySelector('nav').getBoundingClientRect().top") == 0  # it stays
+def test_link_in_the_contents_leads_to_its_heading(open_report):
+    page = open_report()
+    page.click("nav li:nth-last-child(2) a")
+    page.wait_for_url("**/index.html#Text-and-sound")
+    assert 0 <= page.locator("main h3").nth(-2).bounding_box()["y"] < 800
+    assert page.locator("nav").bounding_box()["y"] == 0  # it stays
 
 
-def test_names_and_order_for_a_screen_reader(browser, folder):
-    browser.open((folder / "index.html").as_uri(), 1280)
-    browser.click("#toggle")
-    nodes = [node for node in browser("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
-    controls = [node for node in nodes if node["role"]["value"] in CONTROLS]
-    assert len(controls) > 12
-    assert not [node for node in controls if not node.get("name", {}).get("value", "").strip()]
-    assert {"navigation", "main", "region", "image", "table"} <= {node["role"]["value"] for node in nodes}
-    ids = browser.value("[...document.querySelectorAll('[id]')].map((element) => element.id)")
-    assert len(ids) == len(set(ids))
-    levels = browser.value("[...document.querySelectorAll('h1, h2, h3, h4')].map((h) => +h.tagName[1])")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert max(np.diff(levels)) == 1
+def test_names_and_order_for_a_screen_reader(open_report):
+    page = open_report()
+    page.click("#toggle")
+    check_screen_reader(page, controls=12, roles={"navigation", "main", "region", "img", "table"})
 
 
-def test_on_paper_there_is_no_code_no_sidebar_and_no_dark(browser, folder):
-    browser.open((folder / "index.html").as_uri(), 1280, media="print", color_scheme="dark")
-    browser.value("document.querySelectorAll('details').forEach((part) => { part.open = true })")
-    for selector, seen in (("nav", False), (".highlight", False), ("figure img", True), (".facts", True)):
-        assert browser.value(f"document.querySelector('{selector}').checkVisibility()") == seen
-    assert browser.value("getComputedStyle(document.body).color") == "rgb(29, 31, 35)"
-    browser("Emulation.clearDeviceMetricsOverride")
-    printed = browser("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]
-    pages = re.findall(rb"/Type /Page\b", base64.b64decode(printed))
-    assert 1 <= len(pages) <= 3
+def test_printed_without_code_sidebar_and_dark_colours(open_report):
+    page = open_report(color_scheme="dark")
+    page.emulate_media(media="print")
+    open_details(page)
+    for selector, visible in (("nav", False), (".highlight", False), ("figure img", True), (".facts", True)):
+        assert page.locator(selector).first.is_visible() == visible
+    assert style(page.locator("body"), "color") == "rgb(29, 31, 35)"
+    assert 1 <= len(re.findall(rb"/Type /Page\b", page.pdf(format="A4"))) <= 3
 
 
 # --- the ledger's page ---
@@ -423,43 +383,40 @@ def ledger_page(tmp_path_factory):
     return (out / "index.html").as_uri()
 
 
-SHOWN = "rows.filter(row => !row.hidden).map(row => row.cells[0].dataset.value.slice(0, 4)).join(' ')"
-
-
 @pytest.mark.parametrize("width", [1280, 900, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_ledger_is_read_without_moving_it_sideways(browser, ledger_page, width, scheme):
-    browser.open(ledger_page, width, color_scheme=scheme)
-    assert browser.value(WIDTH) == 0
-    assert (
-        browser.value("(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(body.parentElement)")
-        == 0
-    )
-    assert "cell 7: <b>no</b> such_luck" in browser.text(".error")
-    contrasts = browser.value(CONTRAST.replace("ALPHA", "0"))
-    assert len(contrasts) > 60
-    assert not [(text, ratio) for text, ratio in contrasts if ratio < 4.5]
-    assert browser.value("document.querySelectorAll('h1').length") == 1
-    assert not browser.errors()
+def test_the_ledger_does_not_scroll_sideways(open_page, ledger_page, width, scheme):
+    page = open_page(ledger_page, width=width, color_scheme=scheme)
+    assert wider_than_the_window(page) == 0
+    assert "cell 7: <b>no</b> such_luck" in page.locator(".error").inner_text()
+    check_contrast(page, at_least=60)
+    assert page.locator("h1").count() == 1
 
 
-def test_the_ledger_is_sorted_and_filtered_by_keyboard(browser, ledger_page):
-    browser.open(ledger_page, 1280)
-    assert browser.value(SHOWN) == "03_a 03_b 03_c 04_d 05_a"
-    browser.press("Tab", 9)
-    browser("Input.insertText", text="03_ LOSO")  # a time of day has no underscore
-    assert browser.value(SHOWN) == "03_a 03_b 03_c"
-    assert browser.text("#shown") == "3 of 5"
+def shown(page) -> str:
+    """The runs in sight, by the beginnings of their names."""
+    names = page.locator("td.run:visible").evaluate_all("all => all.map(cell => cell.dataset.value)")
+    return " ".join(name[:4] for name in names)
+
+
+def test_the_ledger_is_sorted_and_filtered_by_keyboard(open_page, ledger_page):
+    page = open_page(ledger_page)
+    keyboard = page.keyboard
+    assert shown(page) == "03_a 03_b 03_c 04_d 05_a"
+    keyboard.press("Tab")
+    keyboard.insert_text("03_ LOSO")  # a time of day has no underscore
+    assert shown(page) == "03_a 03_b 03_c"
+    assert page.locator("#shown").inner_text() == "3 of 5"
     for _ in range(4):  # the order, then the heads run, status, score
-        browser.press("Tab", 9)
-    assert browser.value("document.activeElement.textContent") == "score"
+        keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "score"
     for order, direction in (("03_a 03_c 03_b", "ascending"), ("03_b 03_c 03_a", "descending")):
-        browser.press(" ", 32)
-        assert browser.value(SHOWN) == order
-        assert browser.value("heads[2].getAttribute('aria-sort')") == direction
-    browser.open(ledger_page, 390)
-    browser.value("order.value = '4 1'; order.dispatchEvent(new Event('change'))")  # seconds, falling
-    assert browser.value(SHOWN) == "04_d 03_b 03_c 03_a 05_a"  # what has none comes last
+        keyboard.press("Space")
+        assert shown(page) == order
+        assert page.locator("thead th").nth(2).get_attribute("aria-sort") == direction
+    page = open_page(ledger_page, width=390)
+    page.select_option("#order", "4 1")  # seconds, falling
+    assert shown(page) == "04_d 03_b 03_c 03_a 05_a"  # what has none comes last
 
 
 # --- what commits them ---

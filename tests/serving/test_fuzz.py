@@ -87,21 +87,21 @@ def resident_kb(pid: int) -> int:
 
 def test_nothing_takes_the_server_down(server):
     process, address = server
-    said, early = {}, 0
+    statuses, early = {}, 0
     connection = HTTPConnection(address, timeout=PATIENCE_S)
     for seed, content, query in inputs(N):
         connection.request("POST", f"/predict{query}", content, {"Content-Type": "application/octet-stream"})
         response = connection.getresponse()
         body = response.read()
-        said[response.status] = said.get(response.status, 0) + 1
+        statuses[response.status] = statuses.get(response.status, 0) + 1
         assert response.status in (200, 422), (seed, response.status, body)
         if seed == max(50, N // 5):
             early = resident_kb(process.pid)
     assert process.poll() is None
     assert resident_kb(process.pid) - early < GROWTH_KB
     assert (
-        said[200] > N / 20
+        statuses[200] > N / 20
     )  # some survive what was done to them, so that decoders and features were reached
-    assert said[422] > N / 20
+    assert statuses[422] > N / 20
     connection.request("GET", "/ready")
     assert connection.getresponse().status == 200

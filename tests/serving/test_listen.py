@@ -1,4 +1,4 @@
-"""listen: windows of a sound that goes on, and how they are shown."""
+"""Live answers from the microphone, and how they are shown."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def model(tiny):
     return bundle.load(tiny)
 
 
-def sound(*said: str) -> np.ndarray:
+def sound(*emotions: str) -> np.ndarray:
     """Six seconds of each emotion, or of silence."""
     return np.concatenate(
-        [np.tile(speech(name, 1), 5) if name else np.zeros(6 * RATE, np.float32) for name in said]
+        [np.tile(speech(name, 1), 5) if name else np.zeros(6 * RATE, np.float32) for name in emotions]
     )
 
 
@@ -45,39 +45,39 @@ def blocks(samples: np.ndarray, n: int = RATE // 10) -> list[np.ndarray]:
 
 
 def test_the_emotion_is_followed(model):
-    heard = list(answers.live(model, blocks(sound("happy", "calm", "")), RATE))
-    assert [answer["end_s"] for answer in heard] == pytest.approx(np.arange(0.5, 18.1, 0.5))
+    live = list(answers.live(model, blocks(sound("happy", "calm", "")), RATE))
+    assert [answer["end_s"] for answer in live] == pytest.approx(np.arange(0.5, 18.1, 0.5))
     for i, name in enumerate(("happy", "calm", None)):
-        inside = [a["emotion"] for a in heard if 6 * i + WINDOW_S < a["end_s"] <= 6 * (i + 1)]
+        inside = [a["emotion"] for a in live if 6 * i + WINDOW_S < a["end_s"] <= 6 * (i + 1)]
         assert inside == [name] * 6
-    assert answers[-1] == {"end_s": 18.0, "emotion": None, "silent": True}
+    assert live[-1] == {"end_s": 18.0, "emotion": None, "silent": True}
 
 
 def test_a_window_is_the_same_answer_as_its_file(model):
-    said = sound("happy", "calm")
-    *_, last = answers.live(model, blocks(said), RATE)
+    samples = sound("happy", "calm")
+    *_, last = answers.live(model, blocks(samples), RATE)
     assert last["probabilities"] == pytest.approx(
-        model.predict(wav(said[-3 * RATE :]))["probabilities"], abs=0.01
+        model.predict(wav(samples[-3 * RATE :]))["probabilities"], abs=0.01
     )
 
 
-def test_other_rates_are_heard(model):
-    said = np.tile(speech("happy", 1, rate=44_100), 5)
-    *_, last = answers.live(model, blocks(said, 4_410), 44_100)
+def test_other_rates(model):
+    samples = np.tile(speech("happy", 1, rate=44_100), 5)
+    *_, last = answers.live(model, blocks(samples, 4_410), 44_100)
     assert (last["emotion"], last["end_s"]) == ("happy", 6.0)
 
 
 def test_a_slow_machine_answers_once_for_all_that_came_meanwhile(model):
-    said = sound("calm", "happy")
-    (answer,) = answers.live(model, [said], RATE)
+    samples = sound("calm", "happy")
+    (answer,) = answers.live(model, [samples], RATE)
     assert (answer["emotion"], answer["end_s"]) == ("happy", 12.0)
 
 
 def test_bars_are_drawn_over_the_last_ones():
     p = {"happy": 0.75, "sad": 0.25}
-    heard = {"emotion": "happy", "probabilities": p, "abstained": False, "warnings": ["narrow band"]}
+    answer = {"emotion": "happy", "probabilities": p, "abstained": False, "warnings": ["narrow band"]}
     first, second = answers.bars(
-        [{"end_s": 0.5} | heard, {"end_s": 1.0, "emotion": None, "silent": True}], list(p)
+        [{"end_s": 0.5} | answer, {"end_s": 1.0, "emotion": None, "silent": True}], list(p)
     )
     assert first.splitlines()[0] == f"happy        {'█' * 22}▌         75%{answers.CLEAR}"
     assert first.splitlines()[1] == f"sad          {'█' * 7}▌{' ' * 24}25%{answers.CLEAR}"
@@ -90,18 +90,18 @@ def test_bars_are_drawn_over_the_last_ones():
 
 def test_json_lines_in_a_pipe_and_an_end_without_an_error(tiny, monkeypatch):
     def until_interrupted(device):
-        def come():
+        def endless():
             yield from blocks(sound("happy"))
             raise KeyboardInterrupt
 
-        return come(), RATE
+        return endless(), RATE
 
     monkeypatch.setattr(answers, "microphone", until_interrupted)
     done = CliRunner().invoke(main, ["listen", "--model", str(tiny)])
     assert done.exit_code == 0
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert found[-1]["emotion"] == "happy"
-    assert set(found[-1]["probabilities"]) == set(FOUR)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[-1]["emotion"] == "happy"
+    assert set(lines[-1]["probabilities"]) == set(FOUR)
     assert "\x1b" not in done.stdout
 
 
@@ -135,10 +135,10 @@ def test_blocks_of_the_microphone_come_in_order(monkeypatch):
             asked.append("closed")
 
     stand_in(monkeypatch, InputStream=InputStream, query_devices=lambda *_: {"default_samplerate": 44_100.0})
-    come, rate = answers.microphone("3")
+    stream, rate = answers.microphone("3")
     assert rate == 44_100
-    assert next(come).tolist() == [0, 0, 1, 1, 2, 2]
-    come.close()
+    assert next(stream).tolist() == [0, 0, 1, 1, 2, 2]
+    stream.close()
     assert asked == [(44_100, 4_410, 3, 1), "closed"]
 
 

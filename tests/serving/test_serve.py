@@ -14,8 +14,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from pathlib import Path
 
 import av
 import numpy as np
@@ -31,13 +29,12 @@ from ser_lib.corpora import FOUR
 from ser_lib.evaluation import calibration
 from ser_lib.serving import bundle
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 48_000  # what browsers record
 SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
-    """serve.py on a free port, unable to write a byte to any file, and deaf to SIGINT as in a script's background."""
+    """serve.py on a free port, unable to write a byte to any file, and ignoring SIGINT as in a script's background."""
 
     def no_writing():
         import resource
@@ -56,7 +53,7 @@ def start(*arguments, **environment) -> subprocess.Popen:
 
 
 def serving(*arguments, log: list | None = None, **environment) -> tuple[subprocess.Popen, str]:
-    """A server that is ready, and its address; what it says goes into `log`."""
+    """A server that is ready, and its address; its standard error goes into `log`."""
     process, log = start(*arguments, **environment), [] if log is None else log
 
     def read():
@@ -132,7 +129,7 @@ def problem(response: requests.Response, status: int) -> str:
 
 @pytest.fixture(scope="module")
 def clip():
-    """A clip that the model has learnt, at the rate of browsers."""
+    """A training clip of the model, at the rate of browsers."""
     return audio.resample(speech("fearful", 1), 16_000, RATE)
 
 
@@ -150,7 +147,7 @@ def test_formats(server, clip, kind):
     assert answer["emotion"] == max(p, key=p.get) == "fearful"
     assert answer["confidence"] == p["fearful"]
     assert answer["file"] == f"clip.{kind}"
-    assert answer["heard"]["duration_s"] == pytest.approx(1.2, abs=0.1)
+    assert answer["quality"]["duration_s"] == pytest.approx(1.2, abs=0.1)
     assert all(text.startswith("narrow band") for text in answer["warnings"])  # as the synthesised clips are
     assert answer["model"]["name"] == "tiny"
 
@@ -203,7 +200,7 @@ def test_health_ready_and_model(server):
     assert about["limits"] == {"max_bytes": 20_000_000, "max_seconds": 600, "max_files": 16}
 
 
-def test_not_ready_says_why(metadata, monkeypatch):
+def test_not_ready_gives_the_reason(metadata, monkeypatch):
     import serve
 
     client = serve.create_app(SETTINGS | {"model": metadata}).test_client()
@@ -211,7 +208,7 @@ def test_not_ready_says_why(metadata, monkeypatch):
     monkeypatch.setattr(calibration, "sharpen", lambda p, temperature: p**9)
     response = client.get("/ready")
     assert response.status_code == 503
-    assert response.json["detail"].startswith("tiny: a self-test clip is ")
+    assert response.json["detail"].startswith("tiny: self-test failed: ")
 
 
 def test_metrics(server, clip):
@@ -280,15 +277,15 @@ def test_timeline_as_json_and_csv(server, metadata):
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "m4a", "webm"])
-def test_served_and_called_answers_are_the_same(server, metadata, clip, kind, tmp_path):
+def test_server_and_command_line_agree(server, metadata, clip, kind, tmp_path):
     path = tmp_path / f"clip.{kind}"
     path.write_bytes(encode(clip, kind))
     served = send(server, path.read_bytes(), path.name).json()
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "ser_lib", "predict", str(path), "--model", str(metadata)],
         capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    called = json.loads(said.stdout)
+    called = json.loads(output.stdout)
     assert served.pop("file") == path.name
     assert called.pop("file") == str(path)
     for key in ("probabilities", "intensity", "confidence"):
@@ -299,7 +296,7 @@ def test_served_and_called_answers_are_the_same(server, metadata, clip, kind, tm
 # --- limits, and the end ---
 
 
-def test_beyond_the_limit_is_503(metadata):
+def test_too_many_requests_at_once_are_503(metadata):
     log = []
     process, address = serving("--model", metadata, "--threads", "1", "--wait", "0.05", log=log)
     content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
@@ -317,7 +314,7 @@ def test_beyond_the_limit_is_503(metadata):
     assert not [line for line in log if "queue" in line]  # a log of every wait would fill a pipe nobody reads
 
 
-def test_what_is_under_way_is_answered_after_sigterm(metadata):
+def test_requests_in_progress_are_answered_after_sigterm(metadata):
     process, address = serving("--model", metadata, "--threads", "2", "--wait", "30")
     content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
     with ThreadPoolExecutor(4) as pool:
@@ -331,7 +328,7 @@ def test_what_is_under_way_is_answered_after_sigterm(metadata):
         requests.get(f"{address}/health", timeout=5)
 
 
-def test_a_request_that_breaks_off_harms_nobody(server, clip):
+def test_aborted_requests_do_no_harm(server, clip):
     host, port = server.removeprefix("http://").split(":")
     for _ in range(20):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -342,7 +339,7 @@ def test_a_request_that_breaks_off_harms_nobody(server, clip):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="gunicorn needs a POSIX system")
-def test_the_app_is_found_by_other_servers(metadata, monkeypatch):
+def test_create_app_reads_its_settings_from_the_environment(metadata, monkeypatch):
     import serve
 
     monkeypatch.setenv("SER_MODEL", str(metadata))
@@ -356,7 +353,7 @@ def test_the_app_is_found_by_other_servers(metadata, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "found"),
+    ("name", "content", "detail"),
     [
         ("note.wav", b"This is a text.\n" * 100, r"note\.wav: not audio, or damaged"),
         ("empty.wav", b"", r"empty\.wav: empty file \(0 bytes\)"),
@@ -365,8 +362,8 @@ def test_the_app_is_found_by_other_servers(metadata, monkeypatch):
         ("silent.wav", wav(np.zeros(16_000)), r"silent\.wav: silent"),
     ],
 )
-def test_what_is_no_clip_is_refused_by_name(server, name, content, found):
-    assert re.match(found, problem(send(server, content, name), 422))
+def test_refusal_names_the_file(server, name, content, detail):
+    assert re.match(detail, problem(send(server, content, name), 422))
 
 
 @pytest.mark.parametrize(
@@ -408,7 +405,7 @@ def test_malformed_http(server):
     assert b"application/problem+json" in answer
 
 
-def test_unexpected_error_shows_no_inside(metadata, monkeypatch):
+def test_unexpected_error_shows_no_traceback(metadata, monkeypatch):
     import serve
     from ser_lib.serving.model import Model
 
@@ -426,16 +423,16 @@ def test_unexpected_error_shows_no_inside(metadata, monkeypatch):
 
 
 def run(*arguments, **environment) -> tuple[int, str]:
-    """Exit code and what serve.py says on standard error, for starts that end at once."""
+    """Exit code and standard error of a serve.py that ends at once."""
     process = start(*arguments, **environment)
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
+    _, output = process.communicate(timeout=60)
+    return process.returncode, output
 
 
 def test_missing_model_is_one_line(tmp_path):
-    code, said = run(SER_MODEL=str(tmp_path / "none.json"))
+    code, output = run(SER_MODEL=str(tmp_path / "none.json"))
     assert code == 1
-    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", said)
+    assert re.fullmatch(r"Error: \S+none\.json: no such file; .*\n", output)
 
 
 def test_other_versions_are_in_the_log_once(metadata, tmp_path):
@@ -453,32 +450,32 @@ def test_other_versions_are_in_the_log_once(metadata, tmp_path):
         process.terminate()
         process.wait(10)
     warned, serves = log
-    assert warned.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); it hears")
+    assert warned.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); its self-test")
     assert serves.startswith("Serving on")
 
 
 def test_port_in_use_is_one_line(server, metadata):
-    code, said = run("--model", metadata, SER_PORT=server.rsplit(":")[-1])
+    code, output = run("--model", metadata, SER_PORT=server.rsplit(":")[-1])
     assert code == 1
-    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", said)
+    assert re.fullmatch(r"Error: cannot listen on 127\.0\.0\.1 port \d+ \(.*in use\); .*\n", output)
 
 
 @pytest.mark.parametrize(
     ("variable", "value"), [("SER_PORT", "70000"), ("SER_PORT", "x"), ("SER_THREADS", "0")]
 )
 def test_bad_settings_are_usage_errors(variable, value):
-    code, said = run(**{variable: value})
+    code, output = run(**{variable: value})
     assert code == 2
-    assert "Error: Invalid value for '--" in said
+    assert "Error: Invalid value for '--" in output
 
 
 def test_help_lists_the_environment():
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, encoding="utf-8"
     ).stdout
     for name in ("host", "port", "model", "threads", "wait", "timeout", "max-bytes", "max-files"):
-        assert f"--{name}" in said
-        assert f"SER_{name.upper().replace('-', '_')}" in said
+        assert f"--{name}" in output
+        assert f"SER_{name.upper().replace('-', '_')}" in output
 
 
 # --- page ---
@@ -505,56 +502,6 @@ def test_page_and_assets(server, path, kind):
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", response.text)
 
 
-class Browser:
-    """One page of headless Chromium, driven over the DevTools protocol."""
-
-    def __init__(self, profile: Path):
-        websocket = pytest.importorskip("websocket")
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-            "--disable-background-networking --disable-component-update --remote-debugging-port=0"
-        )
-        self.process = subprocess.Popen(
-            [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        ready = profile / "DevToolsActivePort"
-        wait_for(lambda: ready.is_file() and ready.read_text(encoding="utf-8").count("\n"))
-        port = ready.read_text(encoding="utf-8").split()[0]
-        pages = requests.get(f"http://127.0.0.1:{port}/json", timeout=10).json()
-        address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
-        self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
-        self.ids, self.events = count(1), []
-
-    def __call__(self, method: str, **parameters) -> dict:
-        number = next(self.ids)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while (message := json.loads(self.socket.recv())).get("id") != number:
-            self.events.append(message)
-        return message["result"]
-
-    def value(self, expression: str):
-        """What a JavaScript expression is in the page."""
-        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def choose(self, path: Path) -> None:
-        """Set the file input, as a user does in the file dialogue."""
-        page = self("DOM.getDocument")["root"]["nodeId"]
-        node = self("DOM.querySelector", nodeId=page, selector="input[type=file]")["nodeId"]
-        self("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
-
-    def errors(self) -> list[dict]:
-        """What the console shows in red."""
-        return [
-            event
-            for event in self.events
-            if event["method"] == "Runtime.exceptionThrown"
-            or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
-            or (event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] == "error")
-        ]
-
-
 def wait_for(what, seconds: float = 60):
     """Call until it is true, and return it."""
     end = time.monotonic() + seconds
@@ -564,42 +511,28 @@ def wait_for(what, seconds: float = 60):
     return value
 
 
-@pytest.fixture
-def browser(tmp_path):
-    """A browser with an empty profile."""
-    browser = Browser(tmp_path / "profile")
-    yield browser
-    browser.process.terminate()
-    browser.process.wait(30)
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="needs chromium on the path to show the page")
-def test_page_in_a_browser(server, browser, clip, tmp_path):
+def test_page_in_a_browser(server, open_page, clip, tmp_path):
     (tmp_path / "clip.wav").write_bytes(encode(clip, "wav"))
     (tmp_path / "note.wav").write_text("hello", encoding="utf-8")
-    for domain in ("Page", "Runtime", "Log", "DOM"):
-        browser(f"{domain}.enable")
-    browser("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
-    browser("Page.navigate", url=server)
-    wait_for(lambda: browser.value("document.querySelectorAll('#bars li').length") == len(FOUR))
-    assert "50%" in browser.value("document.querySelector('footer').innerText")
+    page = open_page(server, width=360, height=740)
+    page.locator(f"#bars li:nth-child({len(FOUR)})").wait_for()
+    assert "50%" in page.locator("footer").inner_text()
 
-    browser.choose(tmp_path / "clip.wav")
-    said = wait_for(lambda: browser.value("document.querySelector('.emotion')?.innerText"))
-    assert said.lower() == "fearful"
-    bars = browser.value("document.querySelector('#bars').innerText").lower().split()
+    page.set_input_files("#file", tmp_path / "clip.wav")
+    assert page.locator(".emotion").inner_text() == "Fearful"
+    bars = page.locator("#bars").inner_text().lower().split()
     assert bars[0] == "fearful"
     assert set(bars[::2]) == set(FOUR)
-    verdict = browser.value("document.querySelector('#verdict').innerText")
+    verdict = page.locator("#verdict").inner_text()
     assert "of audio." in verdict
     assert " intensity (" in verdict
-    colour = "getComputedStyle(document.querySelector('.fill')).backgroundColor"
-    assert browser.value(colour) == "rgb(123, 79, 163)"
-    assert browser.value("document.querySelector('#error').innerText") == ""
-    assert browser.value("document.documentElement.scrollWidth") == 360
-    assert not browser.errors()
+    colour = page.locator(".fill").first.evaluate("fill => getComputedStyle(fill).backgroundColor")
+    assert colour == "rgb(123, 79, 163)"
+    assert page.locator("#error").inner_text() == ""
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert not [message for message in page.console_messages() if message.type == "error"]
 
-    browser.choose(tmp_path / "note.wav")
-    told = wait_for(lambda: browser.value("document.querySelector('[role=alert]').innerText"))
-    assert told.startswith("note.wav: not audio")
-    assert browser.value("document.querySelector('.emotion')") is None
+    page.set_input_files("#file", tmp_path / "note.wav")
+    assert page.locator("#error:not(:empty)").inner_text().startswith("note.wav: not audio")
+    assert page.locator(".emotion").count() == 0
+    page.clear_console_messages()  # the browser's own line on the status 422

@@ -1,4 +1,4 @@
-// What the server answered: the emotion, its bars, what was heard, the windows of a long clip, downloads.
+// Shows an answer: the emotion, its bars, the recording, the windows of a long clip, downloads.
 
 import { at, clock, colourOf, element, percent, still } from "./page.js";
 import { tint } from "./particles.js";
@@ -11,7 +11,7 @@ const UNSURE = "🤔";
 const SILENT = "🔇";
 
 let answer; // of the whole clip
-let timeline; // of its windows, if it was long
+let timeline; // of its windows, if the clip is long
 
 const faceOf = (emotion) => FACES[emotion] ?? "🗣️";
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
@@ -26,22 +26,22 @@ function panelOf(className, face, ...lines) {
   return element("div", className, picture, element("div", "", ...lines));
 }
 
-function showVerdict({ emotion, confidence, prediction_set, abstained, reason, silent, heard, intensity, warnings, references }) {
+function showVerdict({ emotion, confidence, prediction_set, abstained, reason, silent, quality, intensity, warnings, references }) {
   const others = (prediction_set ?? []).filter((other) => other !== emotion);
   const word = element("p", "emotion", emotion ?? "");
-  const from = heard?.duration_s ? `, from ${heard.duration_s.toFixed(1)} s of audio` : "";
+  const from = quality?.duration_s ? `, from ${quality.duration_s.toFixed(1)} s of audio` : "";
   const lines = [];
   let face = faceOf(emotion);
   if (silent) {
     [face, word.textContent] = [SILENT, "Silence"];
-    lines.push(element("p", "", "No speech was heard in this window."));
+    lines.push(element("p", "", "No speech in this window."));
   } else if (abstained) {
     face = UNSURE;
     const guess = element("b", "emotion", emotion);
     word.className = "unsure";
     word.textContent = "Not sure";
     lines.push(element("p", "", "Perhaps ", guess, ` (${percent(confidence)})${others.length ? `, or ${or(others)}` : ""}${from}.`));
-    if (reason) lines.push(element("p", "", `Why: ${reason.replace(/\.?$/, ".")}`));
+    if (reason) lines.push(element("p", "", sentence(reason)));
   } else {
     lines.push(element("p", "", `Fairly sure (${percent(confidence)})${from}.`));
     if (others.length) lines.push(element("p", "", `It may also be ${or(others)}.`));
@@ -50,7 +50,7 @@ function showVerdict({ emotion, confidence, prediction_set, abstained, reason, s
     const [kind, share] = Object.entries(intensity).sort((a, b) => b[1] - a[1])[0];
     lines.push(element("p", "", `Spoken with ${kind} intensity (${percent(share)}).`));
   }
-  if (references) lines.push(element("p", "", `Heard beside ${references} neutral clip${references > 1 ? "s" : ""} of the speaker.`));
+  if (references) lines.push(element("p", "", `Compared with ${references} neutral clip${references > 1 ? "s" : ""} of the speaker.`));
 
   const panel = panelOf(abstained || silent ? "panel doubtful" : "panel", face, word, ...lines);
   const colour = abstained || silent ? "var(--other)" : colourOf(emotion);
@@ -83,38 +83,38 @@ function showHint(message) {
   at("verdict").replaceChildren(panelOf("panel idle", "👂", element("p", "", message)));
 }
 
-/** No answer: why, and an empty bar for each emotion. */
+/** Show a message and an empty bar for each emotion. */
 export function showNothing(message, emotions) {
   answer = timeline = undefined;
   showHint(message);
   showBars(Object.fromEntries(emotions.map((emotion) => [emotion, 0])), false);
   at("recording-title").textContent = "A good clip";
   at("tips").hidden = false;
-  at("heard").hidden = at("downloads").hidden = true;
+  at("quality").hidden = at("downloads").hidden = true;
   clearWindows();
 }
 
-/** A clip is under way: the last bars stay, pale, until its answer is there. */
-export function showListening() {
-  showHint("Listening…");
+/** A clip is being analysed: the last bars stay, pale, until its answer is there. */
+export function showAnalysing() {
+  showHint("Analysing…");
   at("downloads").hidden = true;
   clearWindows();
 }
 
-/** The answer about a whole clip, given with a number of neutral clips. */
-export function showAnswer(found, references) {
-  answer = found;
+/** Show the answer for a whole clip that was sent with so many neutral clips. */
+export function showAnswer(received, references) {
+  answer = received;
   timeline = undefined;
   showWhole();
-  showHeard(found.heard ?? {});
-  at("recording-title").textContent = "What was heard";
+  showQuality(answer.quality ?? {});
+  at("recording-title").textContent = "The recording";
   at("tips").hidden = true;
-  at("heard").hidden = at("downloads").hidden = false;
+  at("quality").hidden = at("downloads").hidden = false;
   at("result").scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
 
   function showWhole() {
-    showVerdict({ ...found, references });
-    showBars(found.probabilities);
+    showVerdict({ ...received, references });
+    showBars(received.probabilities);
     at("result-title").textContent = "Emotion";
     at("whole").hidden = true;
     wave.clear();
@@ -127,17 +127,17 @@ export function showAnswer(found, references) {
   };
 }
 
-// --- what was heard ---
+// --- the recording ---
 
-/** Terms and what they are, as the rows of a <dl>; without those that are empty. */
+/** Fill a <dl> with pairs of term and text; empty ones are left out. */
 export function terms(list, pairs) {
   const known = pairs.filter(([, text]) => text);
   list.replaceChildren(...known.flatMap(([term, text]) => [element("dt", "", term), element("dd", "", text)]));
 }
 
-function showHeard({ duration_s, sample_rate, channels, loudness_db, clipped, silence, bandwidth_hz, distance }) {
+function showQuality({ duration_s, sample_rate, channels, loudness_db, clipped, silence, bandwidth_hz, distance }) {
   const has = (value, text) => (Number.isFinite(value) ? text(value) : "");
-  terms(at("heard"), [
+  terms(at("quality"), [
     ["Duration", has(duration_s, (s) => `${s.toFixed(1)} s`)],
     ["Sample rate", has(sample_rate, (rate) => `${rate / 1000} kHz`)],
     ["Channels", has(channels, (n) => ({ 1: "1, mono", 2: "2, stereo" })[n] ?? String(n))],
@@ -145,13 +145,13 @@ function showHeard({ duration_s, sample_rate, channels, loudness_db, clipped, si
     ["Clipping", has(clipped, (share) => (share ? `${percent(share)} of the samples` : "none"))],
     ["Silence", has(silence, (share) => `${percent(share)} of the clip`)],
     ["Bandwidth", has(bandwidth_hz, (hz) => `up to ${(hz / 1000).toFixed(1)} kHz`)],
-    ["Likeness", has(distance, (d) => `${d > 1 ? "unlike" : "like"} the training clips (${d.toFixed(1)}; over 1 is unusual)`)],
+    ["Similarity", has(distance, (d) => `${d > 1 ? "unlike" : "like"} the training clips (${d.toFixed(1)}; over 1 is unusual)`)],
   ]);
 }
 
 // --- windows ---
 
-/** While the windows are being heard, or why there are none. */
+/** Say that windows are being analysed, or why there are none. */
 export function showWait(message) {
   at("windows-hint").textContent = message;
 }
@@ -165,60 +165,60 @@ function clearWindows() {
   wave.clear();
 }
 
-function showWindow(heard) {
-  showVerdict(heard);
-  showBars(heard.probabilities ?? Object.fromEntries(Object.keys(answer.probabilities).map((emotion) => [emotion, 0])), !heard.silent);
-  at("result-title").textContent = `From ${span(heard)}`;
+function showWindow(part) {
+  showVerdict(part);
+  showBars(part.probabilities ?? Object.fromEntries(Object.keys(answer.probabilities).map((emotion) => [emotion, 0])), !part.silent);
+  at("result-title").textContent = `From ${span(part)}`;
   at("whole").hidden = false;
-  wave.mark(heard.start_s, heard.end_s, timeline.duration_s);
-  wave.seek(heard.start_s);
+  wave.mark(part.start_s, part.end_s, timeline.duration_s);
+  wave.seek(part.start_s);
 }
 
 const kindOf = ({ emotion, abstained, silent }) => (silent ? "silent" : abstained ? "not sure" : emotion);
 
 /** A cell of the strip: a radio button, so that arrow keys go from window to window. */
-function cell(heard, length) {
-  const { emotion, confidence, abstained, silent } = heard;
+function cell(part, length) {
+  const { emotion, confidence, abstained, silent } = part;
   const radio = element("input");
-  Object.assign(radio, { type: "radio", name: "window", onchange: () => showWindow(heard) });
-  const said = silent ? "silent" : `${emotion}, ${percent(confidence)}${abstained ? ", not sure" : ""}`;
-  radio.setAttribute("aria-label", `${span(heard)}: ${said}`);
+  Object.assign(radio, { type: "radio", name: "window", onchange: () => showWindow(part) });
+  const summary = silent ? "silent" : `${emotion}, ${percent(confidence)}${abstained ? ", not sure" : ""}`;
+  radio.setAttribute("aria-label", `${span(part)}: ${summary}`);
   const face = element("span", "", silent ? "" : abstained ? "?" : faceOf(emotion));
   face.setAttribute("aria-hidden", "true");
-  const label = element("label", kindOf(heard).replace(" ", "-"), radio, face);
-  label.title = `${span(heard)}: ${said}`;
+  const label = element("label", kindOf(part).replace(" ", "-"), radio, face);
+  label.title = `${span(part)}: ${summary}`;
   if (!silent) label.style.setProperty("--colour", colourOf(emotion));
   label.style.flexGrow = length;
   return label;
 }
 
-function row(heard, radio) {
-  const link = element("button", "link", span(heard));
+function row(part, radio) {
+  const link = element("button", "link", span(part));
   Object.assign(link, { type: "button", onclick: () => radio.click() });
-  const { emotion, confidence, abstained, silent } = heard;
+  const { emotion, confidence, abstained, silent } = part;
   const time = element("th", "", link);
   time.scope = "row";
-  const said = silent ? "silent" : `${emotion}${abstained ? " (not sure)" : ""}`;
-  return element("tr", "", time, element("td", "", said), element("td", "", silent ? "" : percent(confidence)));
+  const summary = silent ? "silent" : `${emotion}${abstained ? " (not sure)" : ""}`;
+  return element("tr", "", time, element("td", "", summary), element("td", "", silent ? "" : percent(confidence)));
 }
 
-/** The windows of a long clip: a strip in time, how many of each emotion, and a table. */
-export function showTimeline(found) {
+/** Show the windows of a long clip: a strip in time, the count of each emotion, and a table. */
+export function showTimeline(received) {
   clearWindows();
-  timeline = found;
-  const { windows, duration_s, window_s } = found;
+  timeline = received;
+  const { windows, duration_s, window_s } = timeline;
   // Windows overlap: a cell reaches half-way to the middles of its neighbours.
   const middles = windows.map(({ start_s, end_s }) => (start_s + end_s) / 2);
   const edges = [0, ...middles.slice(1).map((middle, i) => (middle + middles[i]) / 2), duration_s];
-  const cells = windows.map((heard, i) => cell(heard, edges[i + 1] - edges[i]));
+  const cells = windows.map((part, i) => cell(part, edges[i + 1] - edges[i]));
   at("strip").append(...cells);
   at("strip").hidden = at("windows").hidden = false;
-  at("rows").replaceChildren(...windows.map((heard, i) => row(heard, cells[i].firstChild)));
-  const news = (found.warnings ?? []).filter((warning) => !answer.warnings?.includes(warning)).map(sentence);
+  at("rows").replaceChildren(...windows.map((part, i) => row(part, cells[i].firstChild)));
+  const news = (timeline.warnings ?? []).filter((warning) => !answer.warnings?.includes(warning)).map(sentence);
   showWait([`${windows.length} windows of ${window_s} s. Choose one to see its answer.`, ...news].join(" "));
 
   const counts = new Map();
-  for (const heard of windows) counts.set(kindOf(heard), (counts.get(kindOf(heard)) ?? 0) + 1);
+  for (const part of windows) counts.set(kindOf(part), (counts.get(kindOf(part)) ?? 0) + 1);
   const doubtful = ([kind]) => kind === "not sure" || kind === "silent";
   const order = (a, b) => doubtful(a) - doubtful(b) || b[1] - a[1];
   const entries = [...counts].sort(order).map(([kind, number]) => {
@@ -239,13 +239,13 @@ function save(text, type, extension) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** One row for each window, or one for the clip; the same columns for both. */
+/** One row for each window, or one for the clip, with the same columns. */
 function csv() {
   const emotions = Object.keys(answer.probabilities);
-  const rows = timeline?.windows ?? [{ ...answer, start_s: 0, end_s: answer.heard?.duration_s }];
+  const rows = timeline?.windows ?? [{ ...answer, start_s: 0, end_s: answer.quality?.duration_s }];
   const columns = ["file", "start_s", "end_s", "emotion", "confidence", "abstained", "silent", ...emotions];
-  const lines = rows.map(({ probabilities, ...heard }) => {
-    const values = { silent: false, ...heard, file: answer.file, ...probabilities };
+  const lines = rows.map(({ probabilities, ...others }) => {
+    const values = { silent: false, ...others, file: answer.file, ...probabilities };
     return columns.map((column) => values[column]);
   });
   const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value ?? "");

@@ -1,17 +1,17 @@
-// The page: takes a clip from a file or the microphone, asks the server, and hands the answer on.
+// The page: takes a clip from a file or the microphone, sends it to the server, and passes the answer on.
 // answer.js shows answers, wave.js shows and plays the clip, particles.js moves the background.
 
-import { showAnswer, showListening, showNothing, showTimeline, showWait, terms } from "./answer.js";
+import { showAnswer, showAnalysing, showNothing, showTimeline, showWait, terms } from "./answer.js";
 import { at, element, percent } from "./page.js";
 import { stir } from "./particles.js";
 import * as wave from "./wave.js";
 
 const MAX_RECORDING = 60; // seconds
 const MAX_REFERENCES = 3;
-const LONG = 8; // seconds; a longer clip is also heard window by window
+const LONG = 8; // seconds; a longer clip is also analysed window by window
 
 let maxBytes = 20e6;
-let emotions = []; // that the model knows
+let emotions = []; // the classes of the model
 let references = []; // neutral clips of the same speaker
 let current; // the clip on the page and its name
 let asking; // AbortController of the request under way
@@ -21,7 +21,7 @@ function showError(message) {
   at("error").textContent = message;
 }
 
-// --- asking ---
+// --- requests ---
 
 async function post(address, form, signal) {
   const response = await fetch(address, { method: "POST", body: form, signal });
@@ -41,27 +41,27 @@ function formOf(clip, name) {
   return form;
 }
 
-async function hear(clip, name) {
+async function analyse(clip, name) {
   showError("");
   asking?.abort();
   const size = [clip, ...references].reduce((sum, file) => sum + file.size, 0);
   if (size > maxBytes) {
     showNothing("No answer for this clip.", emotions);
-    const beside = references.length ? " with the neutral clips" : "";
-    return showError(`${name}: ${(size / 1e6).toFixed(0)} MB${beside}; at most ${maxBytes / 1e6} MB can be sent.`);
+    const extra = references.length ? " with the neutral clips" : "";
+    return showError(`${name}: ${(size / 1e6).toFixed(0)} MB${extra}; at most ${maxBytes / 1e6} MB can be sent.`);
   }
   if (current?.clip !== clip) wave.show(clip, name);
   current = { clip, name };
 
   const mine = (asking = new AbortController());
-  showListening();
+  showAnalysing();
   at("result").setAttribute("aria-busy", "true");
   try {
     const form = formOf(clip, name);
     for (const reference of references) form.append("reference", reference, reference.name);
     const answer = await post("predict", form, mine.signal);
     showAnswer(answer, references.length);
-    if (answer.heard?.duration_s > LONG) await hearWindows(clip, name, mine.signal);
+    if (answer.quality?.duration_s > LONG) await analyseWindows(clip, name, mine.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
     showNothing("No answer for this clip.", emotions);
@@ -71,15 +71,15 @@ async function hear(clip, name) {
   }
 }
 
-async function hearWindows(clip, name, signal) {
+async function analyseWindows(clip, name, signal) {
   at("result").removeAttribute("aria-busy");
-  showWait("Listening window by window…");
+  showWait("Analysing window by window…");
   try {
     showTimeline(await post("predict?timeline=1", formOf(clip, name), signal));
   } catch (error) {
     if (error.name === "AbortError") throw error;
     showWait("");
-    showError(`The clip could not be heard window by window: ${explain(error)}`);
+    showError(`The clip could not be analysed window by window: ${explain(error)}`);
   }
 }
 
@@ -87,7 +87,7 @@ async function hearWindows(clip, name, signal) {
 
 at("file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
-  if (file) hear(file, file.name);
+  if (file) analyse(file, file.name);
   target.value = ""; // the same file can be chosen again
 });
 
@@ -102,27 +102,27 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   at("drop").classList.remove("over");
   const [file] = event.dataTransfer.files;
-  if (file) hear(file, file.name);
+  if (file) analyse(file, file.name);
   else showError("That was not a file. Drop an audio file.");
 });
 
 // --- neutral clips of the speaker ---
 
-function refer(files) {
+function setReferences(files) {
   references = files.slice(0, MAX_REFERENCES);
   const names = references.map(({ name }) => name).join(", ");
   const left = files.length - references.length;
   at("referred").textContent = names && `Sent with each clip: ${names}${left ? ` (${left} more left out)` : ""}.`;
   at("forget").hidden = !references.length;
-  if (current) hear(current.clip, current.name);
+  if (current) analyse(current.clip, current.name);
 }
 
 at("references").addEventListener("change", ({ target }) => {
-  if (target.files.length) refer([...target.files]);
+  if (target.files.length) setReferences([...target.files]);
   target.value = "";
 });
 at("forget").addEventListener("click", () => {
-  refer([]);
+  setReferences([]);
   at("references").focus(); // the button is gone
 });
 
@@ -134,8 +134,8 @@ function whyNot(error) {
   return `The microphone cannot be used (${error.message}). Choose a file instead.`;
 }
 
-/** Call with the level of the stream, 0 to 1, until what this returns is called. */
-function listen(stream, call) {
+/** Call back with the level of the stream, 0 to 1; the function returned ends it. */
+function watchLevel(stream, call) {
   const context = new AudioContext();
   const analyser = new AnalyserNode(context, { fftSize: 1024 });
   context.createMediaStreamSource(stream).connect(analyser);
@@ -160,7 +160,7 @@ async function record() {
   at("record").disabled = true;
   let stream;
   try {
-    // The training clips are unprocessed: loudness and noise stay as they are.
+    // Unprocessed, as the training clips are.
     const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     stream = await navigator.mediaDevices.getUserMedia({ audio: plain });
     recorder = new MediaRecorder(stream);
@@ -180,14 +180,14 @@ async function record() {
     if (seconds >= MAX_RECORDING) recorder?.stop();
   };
   const timer = setInterval(tick, 200);
-  const deafen = listen(stream, (level) => {
+  const unwatch = watchLevel(stream, (level) => {
     at("level").style.transform = `scaleX(${level})`;
     stir(level);
   });
   recorder.ondataavailable = ({ data }) => parts.push(data);
   recorder.onstop = () => {
     clearInterval(timer);
-    deafen();
+    unwatch();
     const type = recorder.mimeType;
     recorder = undefined;
     stream.getTracks().forEach((track) => track.stop());
@@ -195,7 +195,7 @@ async function record() {
     at("record-label").textContent = "Record";
     at("record-hint").textContent = "with the microphone";
     const extension = type.includes("mp4") ? "m4a" : type.includes("ogg") ? "ogg" : "webm";
-    hear(new Blob(parts, { type }), `recording.${extension}`);
+    analyse(new Blob(parts, { type }), `recording.${extension}`);
   };
   recorder.start();
   at("record").classList.add("on");
@@ -216,15 +216,15 @@ function introduce({ name, version, created, estimator, classes, n_features, fea
   const most = limits?.max_seconds ? ` and ${limits.max_seconds / 60} minutes` : "";
   at("limits").textContent = `, up to ${maxBytes / 1e6} MB${most}`;
 
-  const said = [`${name} ${version}, made on ${created}.`];
+  const sentences = [`${name} ${version}, made on ${created}.`];
   if (headline) {
     const { uar, low, high } = headline;
-    said.push(
-      `On speakers it had never heard, it found ${percent(uar)} of the clips of each emotion on average`,
+    sentences.push(
+      `On unseen speakers it recognises ${percent(uar)} of the clips of each emotion on average`,
       `(UAR; 95% interval ${percent(low)} to ${percent(high)}, chance ${percent(1 / emotions.length)}).`,
     );
   }
-  at("model").textContent = said.join(" ");
+  at("model").textContent = sentences.join(" ");
 
   const { clips, speakers, copies } = training ?? {};
   const number = (n) => n.toLocaleString("en");
@@ -232,8 +232,8 @@ function introduce({ name, version, created, estimator, classes, n_features, fea
     ["Method", estimator],
     ["Features", n_features && `${number(n_features)} numbers of each clip${feature_set ? ` (${feature_set})` : ""}`],
     ["Emotions", emotions.join(", ")],
-    ["Learnt from", clips && `${number(clips)} clips of ${speakers} speakers${copies ? `, and ${number(copies)} altered copies of them` : ""}`],
-    ["Scored by", headline?.protocol && `${headline.protocol}: no speaker of the test was heard in training`],
+    ["Trained on", clips && `${number(clips)} clips of ${speakers} speakers${copies ? `, and ${number(copies)} augmented copies of them` : ""}`],
+    ["Tested by", headline?.protocol && `${headline.protocol}: every test speaker is unseen in training`],
     ["Not sure", abstain_below && `below a confidence of ${exact(abstain_below)}`],
     ["Licence", licence],
   ]);

@@ -1,4 +1,4 @@
-// What every module uses: finding and making elements, and how numbers are written.
+// Shared by all modules: find and make elements, format numbers.
 
 export const at = (id) => document.getElementById(id);
 
@@ -22,7 +22,7 @@ export function clock(seconds) {
   return `${Math.floor(tenths / 600)}:${rest < 10 ? "0" : ""}${rest}`;
 }
 
-/** The CSS colour of an emotion; those the style sheet does not know share one. */
+/** The CSS colour of an emotion; unknown ones share one. */
 export const colourOf = (emotion) => `var(--${CSS.escape(emotion)}, var(--other))`;
 
 export const still = matchMedia("(prefers-reduced-motion: reduce)");

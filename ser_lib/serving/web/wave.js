@@ -40,15 +40,15 @@ export async function show(clip, name) {
 }
 
 function measure(decoded) {
-  const found = new Float32Array(PEAKS);
+  const heights = new Float32Array(PEAKS);
   for (let channel = 0; channel < decoded.numberOfChannels; channel++) {
     const samples = decoded.getChannelData(channel);
     samples.forEach((sample, i) => {
       const part = Math.floor((i * PEAKS) / samples.length);
-      found[part] = Math.max(found[part], Math.abs(sample));
+      heights[part] = Math.max(heights[part], Math.abs(sample));
     });
   }
-  return found.map((peak) => Math.min(1, Math.sqrt(peak))); // so that quiet speech is seen
+  return heights.map((peak) => Math.min(1, Math.sqrt(peak))); // so that quiet speech is seen
 }
 
 function arrange() {
@@ -59,7 +59,7 @@ function arrange() {
   position();
 }
 
-/** The waveform; again only when another bar has been played, or when it has to be. */
+/** Draw the waveform, if another bar has been played or if forced. */
 function draw(anew = true) {
   if (!peaks || !canvas.clientWidth) return;
   const { clientWidth, clientHeight } = canvas;
@@ -86,10 +86,10 @@ function position() {
   if (!peaks) return (at("time").textContent = audio.error ? "cannot be played here" : "");
   const seconds = Math.min(audio.currentTime, duration);
   const short = duration < 10;
-  const said = [seconds, duration].map((s) => (short ? `${s.toFixed(1)} s` : clock(Math.floor(s))));
+  const times = [seconds, duration].map((s) => (short ? `${s.toFixed(1)} s` : clock(Math.floor(s))));
   at("seek").value = seconds;
-  at("seek").setAttribute("aria-valuetext", said.join(" of "));
-  const time = said.join(" / ");
+  at("seek").setAttribute("aria-valuetext", times.join(" of "));
+  const time = times.join(" / ");
   if (at("time").textContent !== time) at("time").textContent = time;
   at("head").style.left = `${(100 * seconds) / duration}%`;
 }

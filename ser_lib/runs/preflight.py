@@ -226,7 +226,7 @@ def _mixed_up(clips: pd.DataFrame) -> list[str]:
 def _untaught(clips: pd.DataFrame, protocol: str) -> list[str]:
     """Emotions that a fold tests and never trains."""
     try:
-        found = splits.sides(clips, protocol)
+        found = splits.folds(clips, protocol)
     except CorpusError as error:
         return [str(error)]
     emotion = clips["emotion"].to_numpy()

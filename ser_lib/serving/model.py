@@ -169,7 +169,7 @@ class Model:
         else:
             near = self.models["enrolled"].predict_proba(self.speakers.relative_to(neutral, x))
             p = self._probabilities(
-                "enrolled", calibration.log_mean([self.models["emotion"].predict_proba(x), near])
+                "enrolled", calibration.geometric_mean([self.models["emotion"].predict_proba(x), near])
             )
         ranked = sorted(p, key=p.__getitem__, reverse=True)
         best, widest, least = ranked[0], self.metadata["conformal"]["0.9"], self.metadata["abstain_below"]
@@ -187,6 +187,6 @@ class Model:
 
     def _probabilities(self, what: str, raw: np.ndarray) -> dict[str, float]:
         """The calibrated probability of each class of a model, from what it says of one clip."""
-        p = calibration.sharpen(raw, self.metadata["temperatures"][what])[0]
+        p = calibration.apply_temperature(raw, self.metadata["temperatures"][what])[0]
         labels = self.models[what].classes_
         return {str(label): round(float(value), 8) for label, value in zip(labels, p, strict=True)}

@@ -85,7 +85,7 @@ def of_readme() -> list[str]:
     openapi = json.loads((ROOT / "ser_lib" / "serving" / "web" / "openapi.json").read_text(encoding="utf-8"))[
         "openapi"
     ]
-    asked = inspect.signature(calibration.nested).parameters
+    asked = inspect.signature(calibration.calibrate).parameters
     kept = {"accuracy": found("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
     kept["level"] = found("04_choose_and_export", metric="coverage", level=0.9)["value"].item()
     assert {name: asked[name].default for name in kept} == pytest.approx(kept, abs=0.02)

@@ -70,7 +70,7 @@ def test_the_graph_answers_as_the_model(name, labels):
         warnings.simplefilter("ignore")
         model = models.make(name, **{"mlpclassifier__max_iter": 5} if name == "mlp300" else {}).fit(x, y)
     asked = np.concatenate([x, features(N), 100 * features(9), x.min(axis=0)[None], x.max(axis=0)[None]])
-    expected = calibration.sharpen(model.predict_proba(asked), 1.7)
+    expected = calibration.apply_temperature(model.predict_proba(asked), 1.7)
     found = run(export.graph(stand_in(model, labels)), asked)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.ptp(expected[:, 0]) > 0.2  # the answers differ, so that agreeing says something

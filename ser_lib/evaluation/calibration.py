@@ -329,12 +329,5 @@ def calibrate(
 
 
 def codes(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """Return the position of each clip's emotion among `labels`, shape (n_clips,).
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> codes(pd.DataFrame({"emotion": ["sad", "happy"]}), ["happy", "sad"])
-    array([1, 0])
-    """
+    """Return the position of each clip's emotion among `labels`, shape (n_clips,)."""
     return predictions["emotion"].map({label: i for i, label in enumerate(labels)}).to_numpy()

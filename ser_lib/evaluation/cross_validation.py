@@ -34,13 +34,7 @@ COLUMNS = ("clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion",
 
 
 def seed_list(spec: str | int) -> list[int]:
-    """Return `"0,1,2"`, or a single number, as a list; `SerError` if these are not whole numbers.
-
-    Examples
-    --------
-    >>> seed_list("0,1,2")
-    [0, 1, 2]
-    """
+    """Return `"0,1,2"`, or a single number, as a list; `SerError` if these are not whole numbers."""
     try:
         return [int(part) for part in str(spec).split(",")]
     except ValueError as error:
@@ -48,13 +42,7 @@ def seed_list(spec: str | int) -> list[int]:
 
 
 def model_list(spec: str) -> list[str]:
-    """Return `"mlp,xgboost"` as a list; `SerError` if a name is not one of `models.MODELS` or `NETWORKS`.
-
-    Examples
-    --------
-    >>> model_list("logistic, majority")
-    ['logistic', 'majority']
-    """
+    """Return `"mlp,xgboost"` as a list; `SerError` if a name is not one of `models.MODELS` or `NETWORKS`."""
     names = [part.strip() for part in spec.split(",") if part.strip()]
     for name in names:
         models.make(name)
@@ -110,14 +98,7 @@ def fit(table: pd.DataFrame, job: Job) -> Pipeline:
 
 
 def fit_all(table: pd.DataFrame, name: str, *, seed: int = 0) -> Pipeline:
-    """Return the model `name` fitted on every clip of the table, for serving.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"speaker": ["ann", "ben"], "emotion": ["sad", "happy"], "level_mean": [-30.0, -20.0]})
-    >>> fit_all(table, "logistic").predict([[-18.0]])
-    array(['happy'], dtype=object)
-    """
+    """Return the model `name` fitted on every clip of the table, for serving."""
     rows = np.arange(len(table))
     return fit(table, Job(name, -1, rows, rows[:0], seed))
 
@@ -179,13 +160,7 @@ def predict(table: pd.DataFrame, jobs: Sequence[Job], protocol: str, *, n_jobs: 
 
 
 def concatenate(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return one table; an emotion that was not in a fold's training clips has probability 0.
-
-    Examples
-    --------
-    >>> concatenate([pd.DataFrame({"p_sad": [1]}), pd.DataFrame({"p_sad": [0.4], "p_calm": 0.6})]).to_dict("list")
-    {'p_sad': [1.0, 0.4], 'p_calm': [0.0, 0.6]}
-    """
+    """Return one table; an emotion that was not in a fold's training clips has probability 0."""
     whole = pd.concat(parts, ignore_index=True)
     return whole.fillna({name: 0 for name in whole if name.startswith("p_")})
 
@@ -302,13 +277,6 @@ def search(
 
     Scores the grid `models.SEARCH` by UAR over four inner folds of whole speakers. The table has
     `model, fold, parameters (JSON), inner_uar`; a model without a grid has no row.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"clip_id": range(10), "speaker": np.repeat(["ann", "ben", "cat", "dan", "eve"], 2)})
-    >>> table = table.assign(emotion=["sad", "happy"] * 5, level_mean=[-30.0, -20.0] * 5)
-    >>> search(table, ["logistic"], protocol="loso", n_jobs=1)["parameters"][0]
-    '{"logisticregression__C": 0.001}'
     """
     outer_folds = splits.folds(table, protocol, seed=seed)
     inner_folds = {outer: splits.inner_folds(table, train) for outer, (train, _) in outer_folds.items()}

@@ -71,14 +71,7 @@ def from_counts(counts: np.ndarray, metric: str) -> np.ndarray:
 
 
 def speaker_draws(n_speakers: int, seed: int) -> np.ndarray:
-    """Return how often each bootstrap sample draws each speaker, shape (N_DRAWS, n_speakers).
-
-    Examples
-    --------
-    >>> draws = speaker_draws(3, seed=0)
-    >>> draws.shape, set(draws.sum(axis=1).tolist())
-    ((2000, 3), {3.0})
-    """
+    """Return how often each bootstrap sample draws each speaker, shape (N_DRAWS, n_speakers)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=N_DRAWS).astype(float)
 

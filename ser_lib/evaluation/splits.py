@@ -20,13 +20,8 @@ PROTOCOLS = ("actors5", "loso", "random")
 
 # Luna-Jimenez et al. (2021), subject-wise five-fold split of RAVDESS: the test actors of each fold.
 RAVDESS_FOLDS = (
-    (2, 5, 14, 15, 16),
-    (3, 6, 7, 13, 18),
-    (10, 11, 12, 19, 20),
-    (8, 17, 21, 23, 24),
-    (1, 4, 9, 22),
-)
-
+    (2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22),
+)  # fmt: skip
 PUBLISHED = {f"{actor:02d}": fold for fold, actors in enumerate(RAVDESS_FOLDS) for actor in actors}
 
 
@@ -128,19 +123,7 @@ def assign_inner_folds(clips: pd.DataFrame, n: int) -> pd.Series:
 
 
 def assert_speakers_apart(clips: pd.DataFrame, numbers: pd.Series) -> None:
-    """Raise if a speaker is tested in more than one fold, and so trained on while being tested.
-
-    Raises
-    ------
-    CorpusError
-        Names the speakers.
-
-    Examples
-    --------
-    >>> assert_speakers_apart(pd.DataFrame({"speaker": ["ann", "ben", "ann"]}), pd.Series([0, 1, 1]))
-    Traceback (most recent call last):
-    ser_lib.errors.CorpusError: speaker(s) ann in more than one fold; are clips of two speakers identical?
-    """
+    """Raise `CorpusError` if a speaker is tested in more than one fold, and so trained on while being tested."""
     n_folds = numbers.groupby(clips["speaker"]).nunique()
     if (n_folds > 1).any():
         names = ", ".join(n_folds[n_folds > 1].index.astype(str))

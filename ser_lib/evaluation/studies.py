@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
 from ser_lib.augmentation import Change
 from ser_lib.corpora import identity
@@ -131,16 +132,13 @@ def _shuffled_counts(
     test = table.iloc[job.test]
     x = test[feature_columns(table)].to_numpy(np.float32)
     rng = np.random.default_rng(job.seed)
-    code = {label: i for i, label in enumerate(emotions)}
-    true = test["emotion"].map(code).to_numpy()
     groups = [np.zeros(len(families), bool), *((families == name).to_numpy() for name in families.unique())]
-    counts = np.zeros((len(groups), repeats, len(code), len(code)))
+    counts = np.zeros((len(groups), repeats, len(emotions), len(emotions)))
     for i, columns in enumerate(groups):
         for repeat in range(repeats):
             shuffled = x.copy()
             shuffled[:, columns] = shuffled[rng.permutation(len(shuffled))][:, columns]
-            predicted = [code[label] for label in model.predict(shuffled)]
-            np.add.at(counts[i, repeat], (true, predicted), 1)
+            counts[i, repeat] = confusion_matrix(test["emotion"], model.predict(shuffled), labels=emotions)
     return counts
 
 
@@ -148,14 +146,7 @@ def _shuffled_counts(
 
 
 def inner_uar(inner: pd.DataFrame, labels: Sequence[str]) -> pd.Series:
-    """Return the UAR of inner predictions (`cross_validation.inner_predictions`) by outer fold.
-
-    Examples
-    --------
-    >>> inner = pd.DataFrame({"outer": [0, 0, 1], "speaker": ["ann", "ben", "ann"], "seed": 0, "emotion": "sad"})
-    >>> inner_uar(inner.assign(predicted=["sad", "happy", "sad"]), ["happy", "sad"]).to_dict()
-    {0: 0.5, 1: 1.0}
-    """
+    """Return the UAR of inner predictions (`cross_validation.inner_predictions`) by outer fold."""
     return pd.Series({fold: metrics.score(part, labels)[0] for fold, part in inner.groupby("outer")})
 
 
@@ -204,15 +195,7 @@ def oversample(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 def mean_leakage(
     table: pd.DataFrame, protocol: str, *, seed: int = 0, guarded: bool = True
 ) -> dict[str, float]:
-    """Return the mean over folds of `guard.leakage`: the share of test clips with a match in training, by kind.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"clip_id": range(16), "speaker": ["ann", "ben"] * 8})
-    >>> table["emotion"] = ["sad"] * 8 + ["happy"] * 8
-    >>> mean_leakage(table, "random")["same_speaker"], mean_leakage(table, "loso")["same_speaker"]
-    (1.0, 0.0)
-    """
+    """Return the mean over folds of `guard.leakage`: the share of test clips with a match in training, by kind."""
     folds = splits.folds(table, protocol, seed=seed, guarded=guarded)
     shares = [guard.leakage(table, train, test) for train, test in folds.values()]
     return pd.DataFrame(shares).mean().to_dict()
@@ -333,15 +316,7 @@ LISTENERS_BY_EMOTION = {
 
 
 def merge_neutral_calm(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return predictions of the eight emotions with neutral and calm as one: their probabilities are added.
-
-    Examples
-    --------
-    >>> p = {f"p_{emotion}": 0.0 for emotion in LISTENERS_BY_EMOTION if emotion != NEUTRAL_CALM}
-    >>> predictions = pd.DataFrame([p | {"p_neutral": 0.3, "p_calm": 0.3, "p_sad": 0.4, "emotion": "calm"}])
-    >>> merge_neutral_calm(predictions)[["emotion", "predicted"]].to_dict("records")
-    [{'emotion': 'neutral/calm', 'predicted': 'neutral/calm'}]
-    """
+    """Return predictions of the eight emotions with neutral and calm as one: their probabilities are added."""
     parts = ["p_neutral", "p_calm"]
     merged = predictions.drop(columns=parts)
     merged[f"p_{NEUTRAL_CALM}"] = predictions[parts].sum(axis=1)

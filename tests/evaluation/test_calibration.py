@@ -61,8 +61,8 @@ def test_a_known_temperature_is_found_again(temperature):
     logits = rng.normal(0, 1.5, (20_000, 4))
     fair = softmax(logits)
     true = (fair.cumsum(axis=1) < rng.random((len(fair), 1))).sum(axis=1)
-    calibrated = fit_temperature(softmax(temperature * logits), true)
-    assert calibrated == pytest.approx(temperature, rel=0.04)
+    fitted = fit_temperature(softmax(temperature * logits), true)
+    assert fitted == pytest.approx(temperature, rel=0.04)
     np.testing.assert_allclose(apply_temperature(softmax(temperature * logits), temperature), fair, atol=1e-3)
 
 
@@ -130,7 +130,7 @@ def test_fewer_clips_than_bins():
     assert reliability(p, correct, adaptive=True)["clips"].to_list() == [1, 1, 1, 1]
 
 
-# --- fold by fold ----------------------------------------------------------------------------------------
+# --- fold by fold ------------------------------------------------------------------------------------
 
 
 LABELS = ["calm", "happy", "sad"]

@@ -130,10 +130,10 @@ def speakers_of(table: pd.DataFrame, rows: np.ndarray) -> set[str]:
 
 
 def test_select_keeps_the_clips_of_the_emotions(table):
-    predictions = tables.select(table, ["happy", "disgust"])
-    assert set(predictions["emotion"]) == {"happy", "disgust"}
-    assert len(predictions) == len(table) / 2
-    assert predictions.index.tolist() == list(range(len(predictions)))
+    selected = tables.select(table, ["happy", "disgust"])
+    assert set(selected["emotion"]) == {"happy", "disgust"}
+    assert len(selected) == len(table) / 2
+    assert selected.index.tolist() == list(range(len(selected)))
 
 
 def test_select_refuses_an_emotion_without_clips(table):
@@ -272,17 +272,15 @@ def test_the_labels_of_the_tested_speakers_are_never_used(table, name):
 
 def test_the_features_of_the_other_tested_clips_are_never_used(table):
     """A scaler fitted on training and test rows would fail here."""
-    rows = table.index[splits.assign_folds(table) == 2]
+    tested = table.index[splits.assign_folds(table) == 2]
     spoilt = table.copy()
-    spoilt.loc[rows[1:], tables.feature_columns(table)] += 1000
-    clip = table["clip_id"][rows[0]]
-    predictions = [
+    spoilt.loc[tested[1:], tables.feature_columns(table)] += 1000
+    clip = table["clip_id"][tested[0]]
+    rows = [
         cross_validation.out_of_fold(part, ["logistic"], n_jobs=1).set_index("clip_id").loc[clip]
         for part in (table, spoilt)
     ]
-    assert_allclose(
-        *[row[[f"p_{label}" for label in FOUR]].to_numpy(float) for row in predictions], atol=1e-6
-    )
+    assert_allclose(*[row[[f"p_{label}" for label in FOUR]].to_numpy(float) for row in rows], atol=1e-6)
 
 
 def test_shuffled_labels_are_at_chance(table):
@@ -675,10 +673,10 @@ def test_intensity_takes_the_place_of_the_emotion_where_it_varies():
     strong = np.arange(len(table)) % 4 < 2
     table["intensity"] = np.where(strong & (table["emotion"] != "calm"), "strong", "normal")
     table.loc[5, "intensity"] = "unspecified"
-    predictions = training.by_intensity(table)
+    rows = training.by_intensity(table)
     kept = table[(table["emotion"] != "calm") & (table["intensity"] != "unspecified")]
-    assert predictions["clip_id"].to_list() == kept["clip_id"].to_list()
-    assert predictions["emotion"].to_list() == kept["intensity"].to_list()
-    assert tables.feature_columns(predictions) == tables.feature_columns(table)
+    assert rows["clip_id"].to_list() == kept["clip_id"].to_list()
+    assert rows["emotion"].to_list() == kept["intensity"].to_list()
+    assert tables.feature_columns(rows) == tables.feature_columns(table)
     with pytest.raises(CorpusError, match="two intensities"):
         training.by_intensity(table.assign(intensity="normal"))

@@ -175,10 +175,8 @@ def test_a_perfect_and_a_hopeless_model():
 @pytest.mark.parametrize("metric", METRICS)
 def test_few_clips_and_matrices_of_any_depth_equal_scikit_learn(metric):
     """One clip an emotion, none of some; single matrices and stacks of them."""
-    true, predicted = (
-        ["calm", "happy", "happy"],
-        [["calm", "disgust", "happy"], ["fearful", "happy", "happy"]],
-    )
+    true = ["calm", "happy", "happy"]
+    predicted = [["calm", "disgust", "happy"], ["fearful", "happy", "happy"]]
     counts = np.stack([sk.confusion_matrix(true, row, labels=LABELS) for row in predicted])
     expected = {
         "accuracy": lambda row: sk.accuracy_score(true, row),

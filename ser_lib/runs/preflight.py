@@ -184,7 +184,7 @@ def _contradictions(clips: pd.DataFrame) -> list[str]:
 def _never_trained(clips: pd.DataFrame, protocol: str) -> list[str]:
     """Find emotions that are in the test clips of a fold and not in its training clips."""
     try:
-        sides = splits.sides(clips, protocol)
+        sides = splits.folds(clips, protocol)
     except CorpusError as error:
         return [str(error)]
     emotion = clips["emotion"].to_numpy()

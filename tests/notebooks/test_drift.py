@@ -87,7 +87,7 @@ def phrases_of_readme() -> list[str]:
     ]
     defaults = {
         name: parameter.default
-        for name, parameter in inspect.signature(calibration.nested).parameters.items()
+        for name, parameter in inspect.signature(calibration.calibrate).parameters.items()
     }
     kept = {"accuracy": results("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
     kept["level"] = results("04_choose_and_export", metric="coverage", level=0.9)["value"].item()

@@ -142,7 +142,7 @@ def one_line(done) -> str:
         ),
         (
             lambda speaker, emotion, n: emotion != "sad" or n < 2,
-            "sad: 2 clip(s); a stratified quarter needs at least 4 an emotion; add some, or leave it out of emotions=…",
+            "sad: 2 clip(s); a stratified quarter needs at least 4 of each emotion; add some, or leave it out of emotions=…",
         ),
     ],
 )

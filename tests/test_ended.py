@@ -25,11 +25,11 @@ MARK = (
 # two processes that say so and are busy for longer than any test, unless they are told to be quick
 BUSY = """import os, time
 from pathlib import Path
-from ser_lib.progress import parallel
+from ser_lib.parallel import map_parallel
 def work(i):
     Path(os.environ["BUSY"], str(i)).touch()
     time.sleep(float(os.environ.get("BUSY_S", 900)))
-parallel(work, range(2), n_jobs=2)"""
+map_parallel(work, range(2), n_jobs=2)"""
 
 # a kernel that cannot look whether its parent is alive, since no other thread of it has a turn
 STUCK = """import ctypes, os

@@ -1,4 +1,4 @@
-"""progress: work in processes of one thread each, and what becomes of the others when one dies."""
+"""map_parallel: processes of one thread each, and the other items when a process dies."""
 
 from __future__ import annotations
 

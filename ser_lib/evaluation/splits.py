@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 from ser_lib.corpora import RAVDESS, identity
 from ser_lib.errors import CorpusError
 from ser_lib.evaluation import guard
-from ser_lib.features.tables import ABOUT
+from ser_lib.features.tables import NOT_FEATURES
 
 Sides = dict[int, tuple[np.ndarray, np.ndarray]]  # by fold: the rows trained on, the rows tested
 
@@ -118,7 +118,7 @@ def inner_sides(table: pd.DataFrame, train: np.ndarray, n: int = 4) -> Sides:
 
 
 def _about(table: pd.DataFrame) -> pd.DataFrame:
-    return table[[name for name in ABOUT if name in table]]
+    return table[[name for name in NOT_FEATURES if name in table]]
 
 
 def _sides(clips: pd.DataFrame, folds: pd.Series, *, speakers: bool) -> Sides:

@@ -237,7 +237,7 @@ def read_by(run: Run) -> list[str]:
 
 def _in_a_process(running: Path, processes: int | None) -> int:
     """Execute the run of a folder in a process of its own; its exit code."""
-    environment = {ledger.FOLDER_VARIABLE: str(running.resolve())}
+    environment = {ledger.FOLDER_VARIABLE: str(running.resolve()), "TQDM_DISABLE": "1"}
     if processes:
         environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
     log = running / "stderr.txt"

@@ -101,7 +101,9 @@ def again(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: trained on other clips than the shipped tables hold; {bundle.CHOOSE}")
     if metadata["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: its features are not those of this ser_lib; {bundle.CHOOSE}")
-    rows = copies.followed_by(tables.shipped(tables.SHIPPED_COPIES), table) if trained["copies"] else table
+    rows = table
+    if trained["copies"]:
+        rows = copies.append_copies(table, tables.shipped(tables.SHIPPED_COPIES))
     parts = fit(
         rows,
         about["estimator"],

@@ -31,7 +31,7 @@ def peak(n: int, folder: Path) -> int:
     (folder / "clips.csv").write_text("\n".join(lines), encoding="utf-8")
     tracemalloc.start()
     try:
-        n_rows, problems = tables.write(
+        n_rows, problems = tables.extract_to_file(
             folder / "clips.csv", folder / "t.parquet", CONFIG, cache_dir=folder / "cache", n_jobs=1
         )
         found = tracemalloc.get_traced_memory()[1]
@@ -39,7 +39,7 @@ def peak(n: int, folder: Path) -> int:
         tracemalloc.stop()
     assert n_rows == n
     assert problems.empty
-    column = tables.load(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
+    column = tables.read_table(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
     assert (column == np.arange(n)).all()
     return found
 
@@ -61,7 +61,7 @@ def test_growth_is_measured_in_a_process_of_its_own(tiny_corpus):
 
 
 if __name__ == "__main__":
-    extraction.read, tables.GROUP = counted, 500
+    extraction.read_clip, tables.ROW_GROUP = counted, 500
     with tempfile.TemporaryDirectory() as place:
         peak(500, Path(place) / "first")  # what is loaded once
         print(json.dumps([peak(n, Path(place) / str(n)) for n in (500, 5_000)]))

@@ -177,7 +177,7 @@ def test_the_fewest_neutral_clips_are_no_copies_or_twins():
 @pytest.mark.parametrize("n", [0, 5])
 def test_too_few_neutral_clips_are_refused(n):
     with pytest.raises(
-        CorpusError, match=rf"has 4 neutral clip\(s\), {n} are to be enrolled; choose n from 1 to 4"
+        CorpusError, match=rf"has 4 neutral clip\(s\), enrolment needs {n}; choose n from 1 to 4"
     ):
         relative.enrolled(voices(), n=n)
     with pytest.raises(CorpusError, match=r"speaker \d\d has 0 neutral clip"):

@@ -151,7 +151,7 @@ def test_the_dense_network_is_as_large_as_published():
 
 
 def test_what_was_fitted_is_not_fitted_again(tiny_corpus, tmp_path, monkeypatch):
-    table = tables.get(tiny_corpus, "compact").table
+    table = tables.load_data(tiny_corpus, "compact").table
     chosen = pd.DataFrame(
         [("dense", fold, json.dumps({"dense__steps": 10})) for fold in range(5)],
         columns=["model", "fold", "parameters"],
@@ -172,7 +172,7 @@ def test_what_was_fitted_is_not_fitted_again(tiny_corpus, tmp_path, monkeypatch)
 
 def test_frames_after_the_end_are_nan(tiny_corpus):
     for name in FRAMES:
-        table = tables.get(tiny_corpus, name).table
+        table = tables.load_data(tiny_corpus, name).table
         values = table[list(feature_names(FeatureConfig(name)))].to_numpy().reshape(len(table), *FRAMES[name])
         heard = ~np.isnan(values).any(axis=2)
         assert np.isnan(values).all(axis=2).sum() + heard.sum() == heard.size

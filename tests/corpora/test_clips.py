@@ -312,7 +312,7 @@ def test_labels_that_leave_out_everything_are_refused(tmp_path):
 # --- several corpora -------------------------------------------------------------------------------
 
 
-def test_speakers_of_two_corpora_are_told_apart(tmp_path):
+def test_speakers_of_two_corpora_are_kept_apart(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     put(one / "03-01-03-01-01-01-03.wav")
     put(two / "03a01Fa.wav", numbered(1))

@@ -171,7 +171,7 @@ def test_an_empty_folder_is_filled(server, folder):
     assert unpacked(folder) == contents()
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(server, folder):
+def test_a_cut_download_continues_where_it_stopped(server, folder):
     server.cuts = [400_000]
     fetch(folder, server.url)
     assert unpacked(folder) == contents()
@@ -182,7 +182,7 @@ def test_a_cut_connection_goes_on_where_it_stopped(server, folder):
     assert server.sent == [400_000, len(ARCHIVE) - got]
 
 
-def test_a_part_of_an_earlier_call_is_gone_on_with(server, folder):
+def test_a_part_of_an_earlier_call_is_continued(server, folder):
     folder.parent.mkdir(parents=True)
     (folder.parent / "ravdess.zip.part").write_bytes(ARCHIVE[:450_000])
     fetch(folder, server.url)
@@ -267,7 +267,7 @@ def test_a_connection_cut_again_and_again_keeps_what_came(server, folder):
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_a_refusal_is_told_at_once(status, server, folder):
+def test_a_refusal_is_not_tried_again(status, server, folder):
     server.statuses = [status] * 9
     message = rf"/ravdess\.zip: the server answers {status}, .*or download http\S+ by hand to \S+/ravdess\.zip and run"
     with pytest.raises(CorpusError, match=message):
@@ -350,7 +350,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(server, folder):
     assert server.asked == []
 
 
-def test_too_little_disk_is_said_before_anything_is_loaded(server, folder, monkeypatch):
+def test_too_little_disk_is_an_error_before_the_download(server, folder, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, int(3.4 * len(ARCHIVE))))
     with pytest.raises(

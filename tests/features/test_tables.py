@@ -1,4 +1,4 @@
-"""tables: nothing is computed twice, nothing stale is used, and what cannot be computed is named."""
+"""Feature tables: nothing is computed twice, nothing stale is used, and unusable clips are listed."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_nothing_but_silence_is_an_empty_table(folder, build):
     assert list(table.columns[-len(NAMES) :]) == NAMES
 
 
-def test_an_interrupted_build_goes_on_where_it_was(folder, build, extracted, monkeypatch):
+def test_an_interrupted_build_continues(folder, build, extracted, monkeypatch):
     monkeypatch.setattr(extraction, "PART", 2)
     recording = extraction.extract
 
@@ -223,17 +223,17 @@ def test_an_interrupted_build_goes_on_where_it_was(folder, build, extracted, mon
     assert_frame_equal(table, fresh)
 
 
-def test_a_part_that_was_not_finished_is_not_there(folder, build, extracted, tmp_path):
+def test_an_unfinished_part_is_not_stored(folder, build, extracted, tmp_path):
     """As if the process had ended between the first row and the last."""
     first, _ = build(read(folder))
-    (held,) = (tmp_path / "cache").iterdir()
+    (cache_folder,) = (tmp_path / "cache").iterdir()
     row = ((1, 1), (1.0, 1, 1, "f" * 64), np.zeros(len(NAMES), np.float32))
 
     def cut_off():
         yield "a.wav", row
         yield "b.wav", row[:2]
 
-    with closing(Cache(held)) as cache:
+    with closing(Cache(cache_folder)) as cache:
         with pytest.raises(ValueError, match="unpack"):
             cache.add(cut_off())
         assert not cache.holds(["f" * 64]).any()
@@ -279,7 +279,7 @@ def listed(folder: Path) -> pd.DataFrame:
     return corpora.listing(folder / "clips.csv")[0]
 
 
-def test_facts_and_features_are_of_one_decoding(folder, build, decoded):
+def test_a_file_is_decoded_once(folder, build, decoded):
     (folder / "copy.wav").write_bytes((folder / "0.wav").read_bytes())
     write(folder / "stereo.wav", np.stack([speech("sad", 1, seconds=0.6), speech("sad", 2, seconds=0.6)], 1))
     expected, _ = build(read(folder), cache_dir=folder / "other")
@@ -295,7 +295,7 @@ def test_facts_and_features_are_of_one_decoding(folder, build, decoded):
     assert_frame_equal(again, expected)
 
 
-def test_facts_are_the_files_own_whatever_the_change(folder, build):
+def test_audio_columns_do_not_depend_on_the_change(folder, build):
     expected, _ = build(read(folder), change=augmentation.Noise(10), cache_dir=folder / "other")
     table, _ = build(listed(folder), change=augmentation.Noise(10))
     assert_frame_equal(table, expected)
@@ -371,13 +371,13 @@ def table(folder, build) -> pd.DataFrame:
     return build(read(folder))[0]
 
 
-def test_a_saved_table_comes_back_as_it_was(table, tmp_path):
+def test_a_written_table_is_read_unchanged(table, tmp_path):
     path = tmp_path / "new" / "table.parquet"
     tables.write_table(table, path, CONFIG)
     assert_frame_equal(tables.read_table(path, CONFIG), table)
 
 
-def test_what_is_written_in_parts_is_what_is_built(tiny_corpus, tmp_path, monkeypatch):
+def test_extract_to_file_writes_what_build_returns(tiny_corpus, tmp_path, monkeypatch):
     expected, _ = extraction.build(corpora.listing(tiny_corpus)[0], CONFIG, cache_dir=tmp_path / "cache")
     monkeypatch.setattr(tables, "ROW_GROUP", 25)
     path = tmp_path / "new" / "table.parquet"
@@ -396,7 +396,7 @@ def test_what_is_written_in_parts_is_what_is_built(tiny_corpus, tmp_path, monkey
         assert (a["compression"], a["encodings"]) == (b["compression"], b["encodings"])
 
 
-def test_writing_names_what_is_left_out(folder, tmp_path):
+def test_extract_to_file_returns_the_files_left_out(folder, tmp_path):
     write(folder / "2.wav", np.zeros(RATE))
     read(folder)
     (folder / "4.wav").write_text("not audio", encoding="utf-8")
@@ -420,7 +420,7 @@ def test_a_table_that_cannot_be_written_leaves_the_last_one(folder, tmp_path, mo
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_saved_table_says_how_it_was_made(table, tmp_path):
+def test_a_written_table_has_its_recipe(table, tmp_path):
     tables.write_table(table, tmp_path / "table.parquet", CONFIG)
     made = json.loads(pq.read_schema(tmp_path / "table.parquet").metadata[b"ser_lib"])
     assert made == json.loads(json.dumps(extraction.recipe(CONFIG)))
@@ -447,7 +447,7 @@ def test_what_is_no_feature_table_is_refused(table, tmp_path):
             tables.read_table(tmp_path / name, CONFIG)
 
 
-# --- get -------------------------------------------------------------------------------------------
+# --- load_data -------------------------------------------------------------------------------------
 
 shipped = pytest.mark.skipif(not tables.SHIPPED[0].exists(), reason="no shipped table")
 
@@ -465,7 +465,7 @@ def no_audio(monkeypatch, tmp_path):
     monkeypatch.setattr(clips, "ROOT", tmp_path)
 
 
-def test_get_from_audio(tiny_corpus, monkeypatch, cached_here):
+def test_load_data_from_audio(tiny_corpus, monkeypatch, cached_here):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
     data = tables.load_data(feature_set="compact")
     assert data.audio
@@ -474,7 +474,7 @@ def test_get_from_audio(tiny_corpus, monkeypatch, cached_here):
     assert list(data.table.columns[-len(NAMES) :]) == NAMES
 
 
-def test_get_from_a_named_source_tells_the_problems(folder, cached_here, no_audio):
+def test_load_data_lists_the_problems(folder, cached_here, no_audio):
     write(folder / "2.wav", np.zeros(RATE))
     read(folder)
     data = tables.load_data(folder / "clips.csv", "compact")
@@ -484,7 +484,7 @@ def test_get_from_a_named_source_tells_the_problems(folder, cached_here, no_audi
 
 
 @shipped
-def test_get_without_audio_is_the_shipped_table(no_audio):
+def test_load_data_without_audio_is_the_shipped_table(no_audio):
     data = tables.load_data()
     assert not data.audio
     assert data.table.shape == (1440, 12 + len(feature_names()))
@@ -510,12 +510,12 @@ def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("feature_set", ["classic", "compact"])
-def test_get_without_audio_refuses_the_sets_that_are_not_shipped(no_audio, feature_set):
+def test_load_data_without_audio_refuses_sets_that_are_not_shipped(no_audio, feature_set):
     with pytest.raises(CorpusError, match=f"feature_set={feature_set}: only 'full' is shipped.*make data"):
         tables.load_data(feature_set=feature_set)
 
 
-def test_get_refuses_a_folder_that_is_not_there(no_audio, monkeypatch, tmp_path):
+def test_load_data_refuses_a_missing_folder(no_audio, monkeypatch, tmp_path):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tmp_path / "gone"))
     with pytest.raises(CorpusError, match="gone: no such folder"):
         tables.load_data()
@@ -558,8 +558,8 @@ def test_training_copies_without_audio_are_the_shipped_ones(no_audio):
 def test_training_copies_are_the_shipped_ones_with_audio_too(monkeypatch):
     monkeypatch.setattr(copies, "with_copies", None)
     shipped = tables.shipped()
-    held = corpora.Corpus(shipped, pd.DataFrame())
-    data = tables.Data(shipped, held, "", audio=True, config=FeatureConfig())
+    corpus = corpora.Corpus(shipped, pd.DataFrame())
+    data = tables.Data(shipped, corpus, "", audio=True, config=FeatureConfig())
     assert len(copies.for_training(data, shipped)) == 4 * len(shipped)
 
 

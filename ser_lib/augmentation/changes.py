@@ -101,9 +101,8 @@ def _stretch(y: np.ndarray, rate: int, factor: float) -> np.ndarray:
     energy = np.concatenate([[0], np.cumsum(np.square(padded))])
     out = np.zeros((pieces + 1) * hop)
     window = lld.hann(2 * hop)
-    far = 1e-3 * np.abs(
-        np.linspace(-1, 1, 2 * reach + 1)
-    )  # prefers the nearest of equally good places, as in silence
+    # of places that fit equally well, as in silence, the nearest is taken
+    far = 1e-3 * np.abs(np.linspace(-1, 1, 2 * reach + 1))
     start = reach
     for i in range(pieces):
         if i:

@@ -111,14 +111,13 @@ def _download(part: Path, archive: Path) -> None:
             _transfer(part)
         except requests.RequestException as error:
             problem = f"no connection ({type(error).__name__})"
-            hopeless = (
-                isinstance(error, requests.ConnectionError) and not attempt and _bytes_of(part) == before
-            )
+            offline = isinstance(error, requests.ConnectionError) and _bytes_of(part) == before
             if error.response is not None:
                 status = error.response.status_code
                 problem = f"the server answers {status}"
-                hopeless = status < 500 and status != 429
-            if hopeless:
+                if status < 500 and status != 429:
+                    break
+            if offline and not attempt:
                 break
         if _bytes_of(part) == SIZE:
             return

@@ -154,11 +154,8 @@ def timing(
     >>> round(row["time_pause_share"], 2), row["time_voiced_mean"]
     (0.33, 0.5)
     """
-    row = {
-        "time_duration": seconds,
-        "time_voiced_share": voiced.mean(),
-        "time_pause_share": 1 - active.mean(),
-    }
+    row = {"time_duration": seconds, "time_voiced_share": voiced.mean()}
+    row["time_pause_share"] = 1 - active.mean()
     for name, mask in (("voiced", voiced), ("unvoiced", ~voiced), ("pause", ~active)):
         runs = _runs(mask) * step
         row[f"time_{name}_rate"] = len(runs) / seconds

@@ -172,7 +172,9 @@ def extraction(source: str, n_jobs: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as place:
             start = time.perf_counter()
             table = Path(place) / "table.parquet"
-            result["clips"], _ = tables.write(source, table, FULL, cache_dir=Path(place), n_jobs=n_jobs)
+            result["clips"], _ = tables.extract_to_file(
+                source, table, FULL, cache_dir=Path(place), n_jobs=n_jobs
+            )
             result[what] = time.perf_counter() - start
     if sys.platform != "win32":
         import resource

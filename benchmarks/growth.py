@@ -81,7 +81,9 @@ def _measure(folder: Path) -> dict[str, float]:
     watcher.start()
     started = time.perf_counter()
     try:
-        tables.write(folder / "clips.csv", folder / "table.parquet", CONFIG, cache_dir=folder / "cache")
+        tables.extract_to_file(
+            folder / "clips.csv", folder / "table.parquet", CONFIG, cache_dir=folder / "cache"
+        )
     finally:
         done.set()
     seconds = time.perf_counter() - started

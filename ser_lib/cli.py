@@ -73,10 +73,10 @@ def features(
             if copies:
                 rows = with_copies(rows, clips, augmentation.TRAINING, config)
                 rows = coarse(rows[~identity.originals(rows)], config)
-            tables.save(rows.drop(columns=others), table, config)
+            tables.write_table(rows.drop(columns=others), table, config)
             n_rows, left_out = len(rows), [*unnamed["problem"], *unusable["problem"]]
         else:
-            n_rows, problems = tables.write(source, table, config, n_jobs=jobs)
+            n_rows, problems = tables.extract_to_file(source, table, config, n_jobs=jobs)
             left_out = list(problems["problem"])
     for problem in left_out:
         click.echo(f"left out: {problem}", err=True)

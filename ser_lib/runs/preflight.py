@@ -11,7 +11,7 @@ import pandas as pd
 
 from ser_lib import corpora
 from ser_lib.corpora import Corpus
-from ser_lib.corpora.clips import LEFT_OUT, SAME_SPEAKERS, named
+from ser_lib.corpora.clips import LEFT_OUT, SAME_SPEAKERS, list_source
 from ser_lib.corpora.schemes import label_map
 from ser_lib.errors import CorpusError
 from ser_lib.evaluation import splits
@@ -33,7 +33,7 @@ def examine(source: str, protocol: str = "actors5", emotions: Sequence[str] | No
     dict
         As `describe`, with `source`, `protocol`, the emotions `asked`, `labels` (as `label_changes`) and `doubts`.
     """
-    data = tables.get(source)
+    data = tables.load_data(source)
     table = tables.select(data.table, emotions) if emotions else data.table
     asked = sorted(table["emotion"].unique())
     result: dict[str, Any] = {"source": source, "protocol": protocol, "asked": asked} | describe(data.corpus)
@@ -80,7 +80,7 @@ def label_changes(source: str | Path) -> list[dict[str, Any]]:
     rows = []
     for part in corpora.sources(source):
         if labels := label_map(part):
-            counts = named(part)[0]["emotion"].value_counts()
+            counts = list_source(part)[0]["emotion"].value_counts()
             for label, emotion in labels.items():
                 rows.append({"label": label, "emotion": emotion, "clips": int(counts.get(label, 0))})
     return rows

@@ -31,7 +31,7 @@ def peak(n: int, folder: Path) -> int:
     (folder / "clips.csv").write_text("\n".join(lines), encoding="utf-8")
     tracemalloc.start()
     try:
-        n_rows, problems = tables.write(
+        n_rows, problems = tables.extract_to_file(
             folder / "clips.csv", folder / "t.parquet", CONFIG, cache_dir=folder / "cache", n_jobs=1
         )
         result = tracemalloc.get_traced_memory()[1]
@@ -39,7 +39,7 @@ def peak(n: int, folder: Path) -> int:
         tracemalloc.stop()
     assert n_rows == n
     assert problems.empty
-    column = tables.load(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
+    column = tables.read_table(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
     assert (column == np.arange(n)).all()
     return result
 

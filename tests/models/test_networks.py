@@ -145,7 +145,7 @@ def test_the_dense_network_is_as_large_as_published():
 
 
 def test_a_kept_fit_is_not_repeated(tiny_corpus, tmp_path, monkeypatch):
-    table = tables.get(tiny_corpus, "compact").table
+    table = tables.load_data(tiny_corpus, "compact").table
     how = {"parameters": {"dense__steps": 10}, "keep": tmp_path, "n_jobs": 1}
     first = cross_validation.out_of_fold(table, ["dense"], **how)
     monkeypatch.setattr(cross_validation, "_fit", None)
@@ -162,7 +162,7 @@ def test_a_kept_fit_is_not_repeated(tiny_corpus, tmp_path, monkeypatch):
 
 def test_frames_after_the_end_are_nan(tiny_corpus):
     for name in FRAMES:
-        table = tables.get(tiny_corpus, name).table
+        table = tables.load_data(tiny_corpus, name).table
         values = table[list(feature_names(FeatureConfig(name)))].to_numpy().reshape(len(table), *FRAMES[name])
         present = ~np.isnan(values).any(axis=2)
         assert np.isnan(values).all(axis=2).sum() + present.sum() == present.size

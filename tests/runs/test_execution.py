@@ -99,7 +99,7 @@ def test_features_writes_a_table_that_loads(tmp_path, tiny_corpus):
         main, ["features", str(tiny_corpus), str(tmp_path / "t.parquet"), "--set", "classic"]
     )
     assert done.exit_code == 0, done.output
-    assert len(tables.load(tmp_path / "t.parquet", FeatureConfig("classic"))) == 108
+    assert len(tables.read_table(tmp_path / "t.parquet", FeatureConfig("classic"))) == 108
 
 
 def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
@@ -109,7 +109,7 @@ def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
     for extra, n_clips in (([], 108), (["--copies"], 108 * len(augmentation.TRAINING))):
         done = CliRunner().invoke(main, [*command, *extra])
         assert done.exit_code == 0, done.output
-        table = tables.load(tmp_path / "t.parquet")
+        table = tables.read_table(tmp_path / "t.parquet")
         assert len(table) == n_clips
         assert all(name.startswith("time_") for name in tables.feature_columns(table))
     done = CliRunner().invoke(main, [*command[:-1], "melody"])

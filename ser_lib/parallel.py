@@ -130,7 +130,7 @@ def dask_cluster(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError as error:
-        remedy = "`python -m pip install 'dask[dataframe,distributed]'`"
+        remedy = "`python -m pip install 'dask[distributed]'`"
         raise SerError(f"Dask is not installed; install it with {remedy}") from error
     try:
         client = Client(address, timeout=WAIT_S)

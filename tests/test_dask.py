@@ -158,4 +158,4 @@ def test_without_dask_the_option_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
     done = CliRunner().invoke(main, ["features", str(tmp_path), "t.parquet", "--dask", "tcp://127.0.0.1:1"])
     assert done.exit_code == 1
-    assert "python -m pip install 'dask[dataframe,distributed]'" in done.output
+    assert "python -m pip install 'dask[distributed]'" in done.output

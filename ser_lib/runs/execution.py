@@ -298,7 +298,7 @@ def _would_lose_results(name: str, row: Mapping[str, Any], out: Path) -> bool:
 
 def _execute_in_process(running: Path, processes: int | None) -> int:
     """Run `execute_here` in a new process and return its exit code."""
-    environment = os.environ | {ledger.FOLDER_VARIABLE: str(running.resolve())}
+    environment = os.environ | {ledger.FOLDER_VARIABLE: str(running.resolve()), "TQDM_DISABLE": "1"}
     if processes:
         environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
     log = running / "stderr.txt"

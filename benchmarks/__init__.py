@@ -1,1 +1,1 @@
-"""How fast it is: `python -m benchmarks.bench`, which `make bench` runs. Nothing imports this."""
+"""Benchmarks: `make bench` runs `python -m benchmarks.bench`. No other code imports them."""

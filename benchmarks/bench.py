@@ -1,8 +1,8 @@
-"""How long things take: `run` measures and has `bench.md` and `bench.png` written.
+"""Measure how long things take, and write `bench.md` and `bench.png`.
 
-Sides that are compared take turns on the same clips in one child process of one thread on one core.
-What counts there is processor time, so that other work on the machine does not; ratios are of medians.
-Everything is in seconds until it is written. Without RAVDESS the clips are synthesised.
+The compared functions take turns on the same clips in one child process of one thread on one core. They are timed in
+processor time, so that other work on the machine does not count; ratios are of medians. All times are in seconds.
+Without RAVDESS the clips are synthesised.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ STAGES = {
 }  # fmt: skip
 
 
-# --- both sides ------------------------------------------------------------------------------------
+# --- the compared functions -----------------------------------------------------------------------
 
 
 def tutorial(y: np.ndarray, rate: int, *, tuning: float | None = None) -> np.ndarray:
     """The 180 features as tutorials write them, one librosa function after the other.
 
-    With `tuning=0` they are those of the `classic` set; None estimates the tuning, as they do.
+    `tuning=0` gives the values of the `classic` set; None estimates the tuning, as tutorials do.
     """
     import librosa
 
@@ -66,8 +66,8 @@ def tutorial(y: np.ndarray, rate: int, *, tuning: float | None = None) -> np.nda
 
 
 def sides(files: Sequence[str]) -> dict[str, Callable[[str], Any]]:
-    """What is timed, by its name in `bench_report.ASKED`: functions of a file. openSMILE only where it is installed."""
-    heard = {path: audio.load(path) for path in files}
+    """Return the timed functions of a file, by their names in `bench_report.ASKED`; openSMILE only where installed."""
+    loaded = {path: audio.load(path) for path in files}
 
     def tutorial_file(path: str) -> np.ndarray:
         y, rate = soundfile.read(path, dtype="float32")
@@ -78,12 +78,12 @@ def sides(files: Sequence[str]) -> dict[str, Callable[[str], Any]]:
         y = audio.resample(audio.mix_down(raw), rate, FULL.audio.sample_rate)
         return lld.magnitudes(y, n_fft=FULL.n_fft, hop=FULL.hop)
 
-    found: dict[str, Callable[[str], Any]] = {
+    functions: dict[str, Callable[[str], Any]] = {
         "classic, from the file": lambda path: extract(audio.load(path), CLASSIC),
         "tutorials, from the file": tutorial_file,
-        "classic, from the waveform": lambda path: extract(heard[path], CLASSIC),
+        "classic, from the waveform": lambda path: extract(loaded[path], CLASSIC),
         "librosa one by one, from the waveform": lambda path: tutorial(
-            heard[path].samples, heard[path].sample_rate, tuning=0
+            loaded[path].samples, loaded[path].sample_rate, tuning=0
         ),
         "full, from the file": lambda path: extract(audio.load(path), FULL),
         "floor: decode, resample, one STFT": floor,
@@ -92,8 +92,8 @@ def sides(files: Sequence[str]) -> dict[str, Callable[[str], Any]]:
         import opensmile
 
         smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
-        found["openSMILE eGeMAPS, from the file"] = smile.process_file
-    return found
+        functions["openSMILE eGeMAPS, from the file"] = smile.process_file
+    return functions
 
 
 def alternate(
@@ -103,7 +103,7 @@ def alternate(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, float]:
-    """Median time of a file by each side; they take turns on each file, after an untimed start."""
+    """Return the median time of each function for one file. They take turns on each file, after an untimed call."""
     spent: dict[str, list[float]] = {name: [] for name in sides}
     for work in sides.values():
         work(files[0])
@@ -116,7 +116,7 @@ def alternate(
 
 
 def profile(files: Sequence[str], *, rounds: int) -> dict[str, float]:
-    """Median time that each of `STAGES` takes within `full` from the file, and what is left."""
+    """Return the median time of each of `STAGES` within `full` from the file, and the remaining time."""
     rows: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, float] = defaultdict(float)
 
@@ -143,11 +143,11 @@ def profile(files: Sequence[str], *, rounds: int) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in rows.items()}
 
 
-# --- what runs in processes of its own -------------------------------------------------------------
+# --- in child processes ---------------------------------------------------------------------------
 
 
 def warm(files: list[str], rounds: int) -> dict[str, Any]:
-    """All sides and the profile on one core, in a process that started with `ONE_THREAD`."""
+    """Time all functions and the stages on one core, in a process that started with `ONE_THREAD`."""
     here = psutil.Process()
     if hasattr(here, "cpu_affinity"):  # macOS has none
         here.cpu_affinity([max(here.cpu_affinity())])
@@ -159,21 +159,23 @@ def warm(files: list[str], rounds: int) -> dict[str, Any]:
 
 
 def extraction(source: str, n_jobs: int) -> dict[str, Any]:
-    """Seconds to write the `full` table of a corpus, and to do so once more; peak memory of the processes in MB.
+    """Return the seconds to write the `full` table of a corpus twice, and the peak memory of the processes in MB.
 
-    The first time the processes are started, the second time they are there.
+    The first time includes the start of the worker processes.
     """
     from joblib.externals.loky import get_reusable_executor
 
     from ser_lib.features import tables
 
-    found = {"peak_mb": float("nan")}
+    result = {"peak_mb": float("nan")}
     for what in ("seconds", "seconds_again"):
         with tempfile.TemporaryDirectory() as place:
             start = time.perf_counter()
             table = Path(place) / "table.parquet"
-            found["clips"], _ = tables.write(source, table, FULL, cache_dir=Path(place), n_jobs=n_jobs)
-            found[what] = time.perf_counter() - start
+            result["clips"], _ = tables.extract_to_file(
+                source, table, FULL, cache_dir=Path(place), n_jobs=n_jobs
+            )
+            result[what] = time.perf_counter() - start
     if sys.platform != "win32":
         import resource
 
@@ -182,12 +184,12 @@ def extraction(source: str, n_jobs: int) -> dict[str, Any]:
             resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         )
         unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
-        found["peak_mb"] = (main + (n_jobs * worker if n_jobs > 1 else 0)) / unit
-    return found
+        result["peak_mb"] = (main + (n_jobs * worker if n_jobs > 1 else 0)) / unit
+    return result
 
 
 def child(work: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
-    """`work(**arguments)` in a new process of one thread."""
+    """Return `work(**arguments)` from a new process of one thread."""
     command = [sys.executable, "-m", "benchmarks.bench", "child", work.__name__, json.dumps(arguments)]
     environment = os.environ | ONE_THREAD
     done = subprocess.run(
@@ -197,12 +199,12 @@ def child(work: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, An
 
 
 def cold(path: str, model: Path, times: int) -> dict[str, float]:
-    """Median seconds of new processes from start to end, by what they do; the files were read before."""
-    hear = "import sys; from ser_lib import audio, features; features.extract(audio.load(sys.argv[1]))"
+    """Return the median seconds of new processes from start to end, by what they do; the files are in memory."""
+    code = "import sys; from ser_lib import audio, features; features.extract(audio.load(sys.argv[1]))"
     commands = {
         "python -c pass": ["-c", "pass"],
         "import ser_lib": ["-c", "import ser_lib"],
-        "full features of a first clip": ["-c", hear, path],
+        "full features of a first clip": ["-c", code, path],
     }
     with suppress(BundleError):
         bundle.load(model)
@@ -226,7 +228,7 @@ def cold(path: str, model: Path, times: int) -> dict[str, float]:
 
 
 def speech(seed: int, *, rate: int = 48_000, seconds: float = 3.5) -> np.ndarray:
-    """Something like speech, float32: pulses of a moving pitch through resonances, syllables, silent ends."""
+    """Synthesise a sound like speech, float32: pulses of a moving pitch, resonances, syllables, silent ends."""
     from scipy.signal import lfilter
 
     rng = np.random.default_rng(seed)
@@ -241,7 +243,7 @@ def speech(seed: int, *, rate: int = 48_000, seconds: float = 3.5) -> np.ndarray
 
 
 def write_speech(folder: Path, n: int) -> Path:
-    """`n` clips of `speech`, 1,536 at most, with RAVDESS names."""
+    """Write `n` clips of `speech`, at most 1,536, with RAVDESS names."""
     renditions = product((1, 2), range(1, 9), (1, 2), (1, 2), range(1, 25))
     for seed, (strength, emotion, statement, again, actor) in zip(range(n), renditions, strict=False):
         name = f"03-01-{emotion:02d}-{strength:02d}-{statement:02d}-{again:02d}-{actor:02d}.wav"
@@ -253,14 +255,14 @@ def write_speech(folder: Path, n: int) -> Path:
 
 
 def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool = False) -> Path:
-    """Measure everything; write `bench.md` and `bench.png` into `out` and return the former's path.
+    """Measure everything, write `bench.md` and `bench.png` into `out` and return the path of `bench.md`.
 
     Parameters
     ----------
     clips : int
-        In the sample on which the sides take turns; the corpus is extracted whole.
+        Size of the sample for the comparison; the corpus benchmark extracts all clips.
     quick : bool
-        A few synthesised clips, once each: shows that it runs, and no more.
+        A few synthesised clips, once each: a test that everything runs.
     """
     rounds, starts, posts, turns = (1, 1, 40, (1, 2)) if quick else (3, 5, 10_000, (1, 2, 2, 1))
     model = Path(model).resolve()
@@ -269,19 +271,19 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
         source = (real or write_speech(Path(scratch), 6 if quick else 240)).resolve()
         files = sorted(map(str, decoding.recordings(source)))
         sample = files[:: max(1, len(files) // clips)][:clips]
-        found = {"clips": len(sample), "kind": Path(sample[0]).suffix[1:], "real": real is not None}
-        found |= child(warm, files=sample, rounds=rounds) | {"cold": cold(sample[0], model, starts)}
+        result = {"clips": len(sample), "kind": Path(sample[0]).suffix[1:], "real": real is not None}
+        result |= child(warm, files=sample, rounds=rounds) | {"cold": cold(sample[0], model, starts)}
         for path in files:
-            Path(path).read_bytes()  # so that the first turn reads them from memory as the others do
-        found["corpus"] = [(n, child(extraction, source=str(source), n_jobs=n)) for n in turns]
+            Path(path).read_bytes()  # so that the first turn reads from memory, too
+        result["corpus"] = [(n, child(extraction, source=str(source), n_jobs=n)) for n in turns]
         sizes = (100,) if quick else (1_000, 10_000, 100_000)
-        found["growth"] = [growth(n, source) for n in sizes]
+        result["growth"] = [growth(n, source) for n in sizes]
     wav = io.BytesIO()
     soundfile.write(wav, speech(0), 48_000, format="WAV", subtype="PCM_16")
-    found["server"] = bench_server.measure(wav.getvalue(), model, posts)
+    result["server"] = bench_server.measure(wav.getvalue(), model, posts)
     out.mkdir(parents=True, exist_ok=True)
-    bench_report.figure(found, out / "bench.png")
-    (out / "bench.md").write_text(bench_report.markdown(found), encoding="utf-8")
+    bench_report.figure(result, out / "bench.png")
+    (out / "bench.md").write_text(bench_report.markdown(result), encoding="utf-8")
     return out / "bench.md"
 
 
@@ -292,11 +294,11 @@ def run(out: Path, *, clips: int = 60, model: Path = bundle.DEFAULT, quick: bool
     type=click.Path(path_type=Path),
     help="folder of bench.md and bench.png",
 )
-@click.option("--clips", default=60, help="clips of the sample on which both sides take turns")
+@click.option("--clips", default=60, help="clips in the comparison")
 @click.option("--model", default=bundle.DEFAULT, type=click.Path(path_type=Path), help="model metadata")
-@click.option("--quick", is_flag=True, help="a few synthesised clips, once each: shows that it runs")
+@click.option("--quick", is_flag=True, help="a few synthesised clips, once each, to test that it runs")
 def main(**options: Any) -> None:
-    """Measure extraction, start and server against others; write bench.md and bench.png."""
+    """Time extraction, start and server, and compare with librosa and openSMILE; write bench.md and bench.png."""
     click.echo(run(**options))
 
 

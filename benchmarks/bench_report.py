@@ -1,7 +1,7 @@
-"""What `bench` has measured as `bench.md` and `bench.png`. Times come in seconds.
+"""Write the measurements of `bench` as `bench.md` and `bench.png`. All times are in seconds.
 
-`found` has `sides` and `stages` (median time a clip by name), `clips`, `clip_s`, `kind`, `real` of the
-sample, `cold` (by what a process does), `corpus` (runs with their number of processes), `growth` (runs by
+`measured` has `sides` and `stages` (median time a clip by name), `clips`, `clip_s`, `kind`, `real` of the
+sample, `cold` (seconds by what a process does), `corpus` (runs with their number of processes), `growth` (runs by
 size) and `server` (see `bench_server`).
 """
 
@@ -33,16 +33,16 @@ ASKED = (  # ours, the other side, at most this share of its time
 
 
 def compared(times: dict[str, float]) -> list[tuple[str, str, float, float | None]]:
-    """Of each pair in `ASKED`: ours, other, what was asked, and the ratio of their medians if there is one."""
+    """Return for each pair in `ASKED`: ours, other, the limit, and the ratio of their medians if both were timed."""
     return [
         (ours, other, asked, times[ours] / times[other] if other in times else None)
         for ours, other, asked in ASKED
     ]
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The report's text from what `run` has measured."""
-    times, stages = found["sides"], found["stages"]
+def markdown(measured: dict[str, Any]) -> str:
+    """Return the text of the report."""
+    times, stages = measured["sides"], measured["stages"]
     rows = []
     for ours, other, asked, ratio in compared(times):
         theirs = (
@@ -52,35 +52,35 @@ def markdown(found: dict[str, Any]) -> str:
         )
         rows.append((ours, _ms(times[ours]), other, *theirs, f"{asked:.2f}"))
     whole = sum(stages.values())
-    kind = "RAVDESS" if found["real"] else "synthesised speech"
+    kind = "RAVDESS" if measured["real"] else "synthesised speech"
     parts = [
         "# How long it takes",
-        f"Made by `python -m ser_lib bench` (`make bench`) on {_machine()}. {found['clips']} clips of {kind} "
-        f"({found['clip_s']:.1f} s, {found['kind']}). Both sides of a row take turns on each clip in one process "
-        "of one thread on one core: median milliseconds of processor time a clip, and their ratio.",
+        f"Made by `make bench` (`python -m benchmarks.bench`) on {_machine()}. {measured['clips']} clips of {kind} "
+        f"({measured['clip_s']:.1f} s, {measured['kind']}). The two of a row take turns on each clip in one process "
+        "of one thread on one core. Median milliseconds of processor time for each clip, and their ratio.",
         _table(("ours", "ms", "against", "ms", "ours / other", "asked: at most"), rows),
         "![Milliseconds a clip](bench.png)",
         "## Where the time of `full` goes",
-        "From the file, timed within the extraction; what reading the clock takes is in the rest.",
+        "From the file, timed within the extraction; the rest includes the time to read the clock.",
         _table(
             ("stage", "ms", "share"), [(name, _ms(s, 2), f"{s / whole:.0%}") for name, s in stages.items()]
         ),
         "## From cold",
-        "New processes from start to end, with interpreter and imports: median seconds.",
-        _table(("process", "s"), [(f"`{name}`", f"{s:.2f}") for name, s in found["cold"].items()]),
-        *_corpus_parts(found["corpus"]),
-        *_growth_parts(found["growth"]),
+        "New processes from start to end, with interpreter and imports. Median seconds.",
+        _table(("process", "s"), [(f"`{name}`", f"{s:.2f}") for name, s in measured["cold"].items()]),
+        *_corpus_parts(measured["corpus"]),
+        *_growth_parts(measured["growth"]),
         "## The server",
         "Left out: it did not start; see `python serve.py`.",
     ]
-    if found["server"]:
-        text = "A clip of 3.5 s (48 kHz WAV). Python and HTTP take turns; two threads hear the many clients."
-        parts[-1] = text + "\n\n" + "\n".join(bench_server.lines(found["server"]))
+    if measured["server"]:
+        text = "A clip of 3.5 s (48 kHz WAV). Python and HTTP take turns; two threads serve the many clients."
+        parts[-1] = text + "\n\n" + "\n".join(bench_server.lines(measured["server"]))
     return "\n\n".join(parts) + "\n"
 
 
 def _corpus_parts(runs: Sequence[tuple[int, dict[str, Any]]]) -> list[str]:
-    """The section on a corpus from disk; turns with the same number of processes are averaged."""
+    """Return the section on a corpus from disk; runs with the same number of processes are averaged."""
     mean = {
         n: {key: statistics.mean(run[key] for m, run in runs if m == n) for key in runs[0][1]} for n in (1, 2)
     }
@@ -99,7 +99,7 @@ def _corpus_parts(runs: Sequence[tuple[int, dict[str, Any]]]) -> list[str]:
 
 
 def _growth_parts(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """The section on archives of growing size."""
+    """Return the section on archives of growing size."""
     rows = [
         (f"{run['clips']:,}", *(f"{run[key]:.0f}" for key in ("seconds", "peak_mib", "own_mib")))
         for run in runs
@@ -118,7 +118,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _machine() -> str:
-    """Processor, cores and versions."""
+    """Return processor, cores and versions."""
     cpu = platform.processor() or platform.machine()
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -130,25 +130,25 @@ def _machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(here)}"
 
 
-def figure(found: dict[str, Any], path: Path) -> None:
-    """Draw both sides and the stages beside each other."""
+def figure(measured: dict[str, Any], path: Path) -> None:
+    """Draw the comparison, the stages and the growth beside each other."""
     plt.switch_backend("agg")
     plots.style()
     fig, axes = plt.subplots(1, 3, figsize=(16, 4.2), width_ratios=(5, 5, 3))
-    ours = [name.startswith(("classic", "full")) for name in found["sides"]]
+    ours = [name.startswith(("classic", "full")) for name in measured["sides"]]
     for ax, what, title, mine in (
-        (axes[0], "sides", "Both sides", ours),
-        (axes[1], "stages", "Within full", [True] * len(found["stages"])),
+        (axes[0], "sides", "Ours and others", ours),
+        (axes[1], "stages", "Within full", [True] * len(measured["stages"])),
     ):
-        times = {name: 1000 * seconds for name, seconds in found[what].items()}
+        times = {name: 1000 * seconds for name, seconds in measured[what].items()}
         _draw_times(ax, times, mine, title=title)
-    _draw_growth(axes[2], found["growth"], title="A growing archive")
+    _draw_growth(axes[2], measured["growth"], title="A growing archive")
     fig.savefig(path)
     plt.close(fig)
 
 
 def _draw_times(ax: Axes, times: dict[str, float], ours: Sequence[bool], *, title: str) -> None:
-    """One bar a name, with its number of milliseconds; what is ours in the network's colour, the rest grey."""
+    """Draw one bar for each name, with its milliseconds; ours in the network's colour, the others grey."""
     shades = [MODEL_COLOURS["mlp"] if mine else MODEL_COLOURS["majority"] for mine in ours]
     bars = ax.barh(list(times), list(times.values()), color=shades, height=0.7)
     ax.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
@@ -159,7 +159,7 @@ def _draw_times(ax: Axes, times: dict[str, float], ours: Sequence[bool], *, titl
 
 
 def _draw_growth(ax: Axes, runs: Sequence[dict[str, Any]], *, title: str) -> None:
-    """Seconds (left) and peak memory (right) over the number of clips."""
+    """Draw seconds (left) and peak memory (right) over the number of clips."""
     clips = [run["clips"] for run in runs]
     ax.loglog(clips, [run["seconds"] for run in runs], "o-", color=MODEL_COLOURS["mlp"], label="seconds")
     other = ax.twinx()

@@ -1,4 +1,4 @@
-"""What the server adds to the work itself, how it scales to two processes, and what many clients do to it."""
+"""Time the server: what HTTP adds to a prediction, two processes against one, and many clients at a time."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ser_lib.serving import bundle
 from ser_lib.serving.model import Model
 
 CLIENTS = 32
-THREADS = 2  # clips heard at once under many clients
+THREADS = 2  # clips analysed at a time, with many clients
 
 
 @contextmanager
 def running(model: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server's process and address; SystemExit if it does not start."""
+    """Start a server and give its process and address; SystemExit if it does not start."""
     environment = {f"SER_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
         [sys.executable, ROOT / "serve.py"],
@@ -52,7 +52,7 @@ def running(model: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[
 
 
 def post(connection: HTTPConnection, clip: bytes) -> int:
-    """Status of an answer that was read to its end."""
+    """Post a clip, read the whole answer and return its status."""
     connection.request("POST", "/predict", clip, {"Content-Type": "audio/wav"})
     response = connection.getresponse()
     response.read()
@@ -60,7 +60,7 @@ def post(connection: HTTPConnection, clip: bytes) -> int:
 
 
 def measure(clip: bytes, model: Path, n: int) -> dict[str, Any] | None:
-    """Seconds, ratios and memory, of `n` requests or a part of them; None if the model cannot be loaded.
+    """Measure seconds, rates and memory with `n` requests or part of them; None if the model cannot be loaded.
 
     Returns
     -------
@@ -74,10 +74,10 @@ def measure(clip: bytes, model: Path, n: int) -> dict[str, Any] | None:
     except BundleError:
         return None
     with threadpool_limits(1), running(model, threads=1) as (_, address):
-        found = _turns(called_model, clip, address, max(10, n // 20))
-    found["processes"] = [_throughput(model, clip, k, max(20, n // 20)) for k in (1, 2, 2, 1)]
+        result = _turns(called_model, clip, address, max(10, n // 20))
+    result["processes"] = [_throughput(model, clip, k, max(20, n // 20)) for k in (1, 2, 2, 1)]
     with running(model, threads=THREADS, wait=0.1) as (process, address):
-        return found | _many(process.pid, address, clip, n)
+        return result | _many(process.pid, address, clip, n)
 
 
 def _turns(model: Model, clip: bytes, address: str, n: int) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _turns(model: Model, clip: bytes, address: str, n: int) -> dict[str, Any]:
 
 
 def _throughput(model: Path, clip: bytes, k: int, n: int) -> tuple[int, float]:
-    """`k`, and the clips a second of as many servers, each with two clients that always ask."""
+    """Return `k` and the clips per second of `k` servers, each with two busy clients."""
     with ExitStack() as servers, ThreadPoolExecutor(2 * k) as pool:
         addresses = [servers.enter_context(running(model, threads=1, wait=60))[1] for _ in range(k)]
         start = time.perf_counter()
@@ -118,16 +118,16 @@ def _many(pid: int, address: str, clip: bytes, n: int) -> dict[str, Any]:
     return {"statuses": {code: statuses.count(code) for code in sorted(set(statuses))}, "memory_mb": memory}
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The section of `bench.md`."""
-    called, served = statistics.median(found["called"]), statistics.median(found["served"])
-    p99 = float(np.quantile(found["served"], 0.99))
-    rate = {k: statistics.mean(r for m, r in found["processes"] if m == k) for k in (1, 2)}
-    memory, total = found["memory_mb"], sum(found["statuses"].values())
-    answers = ", ".join(f"{n} of {code}" for code, n in found["statuses"].items())
+def lines(measured: dict[str, Any]) -> list[str]:
+    """Return the section of `bench.md`."""
+    called, served = statistics.median(measured["called"]), statistics.median(measured["served"])
+    p99 = float(np.quantile(measured["served"], 0.99))
+    rate = {k: statistics.mean(r for m, r in measured["processes"] if m == k) for k in (1, 2)}
+    memory, total = measured["memory_mb"], sum(measured["statuses"].values())
+    answers = ", ".join(f"{n} of {code}" for code, n in measured["statuses"].items())
     return [
         "| what | measured | asked |\n|---|---|---|",
-        f"| a clip in Python, `Bundle.predict` | {1000 * called:.1f} ms | |",
+        f"| a clip in Python, `Model.predict` | {1000 * called:.1f} ms | |",
         f"| the same over HTTP, one thread | {1000 * served:.1f} ms | |",
         f"| HTTP / Python, medians | {served / called:.2f} | at most 1.5 |",
         f"| 99th percentile / median, over HTTP | {p99 / served:.2f} | at most 3 |",

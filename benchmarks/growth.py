@@ -1,4 +1,4 @@
-"""How the time and the memory of an extraction grow with the archive."""
+"""Measure how time and memory of an extraction grow with the archive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from ser_lib import audio, corpora
+from ser_lib import ROOT, audio, corpora
 from ser_lib.features import FeatureConfig, tables
 
 CLIP_S = 0.4  # seconds of sound in each file
@@ -22,35 +22,35 @@ CONFIG = FeatureConfig("compact")
 
 
 def growth(n: int, folder: Path) -> dict[str, float]:
-    """Extract an archive of `n` different short clips, in a process of its own with an empty cache.
+    """Extract an archive of `n` different short clips in a new process with an empty cache.
 
     Parameters
     ----------
     folder : Path
-        Recordings whose beginnings are repeated at other levels.
+        Recordings; the clips are their first `CLIP_S` seconds at different levels.
 
     Returns
     -------
     dict
         `clips, seconds, peak_mib` (the largest resident memory of all processes together, sampled) and
-        `own_mib` (of the one that writes the table).
+        `own_mib` (of the process that writes the table).
     """
     with tempfile.TemporaryDirectory() as place:
         _archive(Path(place), n, _voices(folder))
         command = [sys.executable, "-m", "benchmarks.growth", place]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
-    return {"clips": n, **json.loads(said)}
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8")
+    return {"clips": n, **json.loads(done.stdout)}
 
 
 def _voices(folder: Path) -> list[np.ndarray]:
-    """Waveforms of `CLIP_S` seconds, float32 of shape (n_samples,), with a peak of 1."""
+    """Return waveforms of `CLIP_S` seconds, float32 of shape (n_samples,), with a peak of 1."""
     clips, _ = corpora.listing(folder)
-    found = [audio.load(path).samples[: int(CLIP_S * RATE)] for path in clips["path"][::50]]
-    return [(y / np.abs(y).max()).astype(np.float32) for y in found]
+    starts = [audio.load(path).samples[: int(CLIP_S * RATE)] for path in clips["path"][::50]]
+    return [(y / np.abs(y).max()).astype(np.float32) for y in starts]
 
 
 def _archive(folder: Path, n: int, voices: list[np.ndarray]) -> None:
-    """`n` WAV files, a thousand to a folder, and their manifest."""
+    """Write `n` WAV files, a thousand in each folder, and their manifest."""
     import soundfile
 
     lines = ["path,speaker,emotion"]
@@ -81,7 +81,9 @@ def _measure(folder: Path) -> dict[str, float]:
     watcher.start()
     started = time.perf_counter()
     try:
-        tables.write(folder / "clips.csv", folder / "table.parquet", CONFIG, cache_dir=folder / "cache")
+        tables.extract_to_file(
+            folder / "clips.csv", folder / "table.parquet", CONFIG, cache_dir=folder / "cache"
+        )
     finally:
         done.set()
     seconds = time.perf_counter() - started

@@ -1,6 +1,6 @@
-"""The command line: `python -m ser_lib data · corpus · features · reports · runs · predict · serve · listen · export · card · …`.
+"""The command line, `python -m ser_lib COMMAND`.
 
-Exit codes: 0, all is well; 1, something failed or is doubtful, and a line says what; 2, the command is wrong.
+Exit codes: 0, success; 1, something failed or is not reliable, and a line tells what; 2, the command is wrong.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ser_lib import __version__
+from ser_lib import __version__, need_repository
 from ser_lib.errors import BundleError
 from ser_lib.serving.command import Group, serve
 
@@ -25,7 +25,7 @@ from ser_lib.serving.command import Group, serve
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="ser_lib")
 def main() -> None:
-    """Speech emotion recognition, scored on speakers never heard in training."""
+    """Speech emotion recognition, scored on speakers that the model has never met."""
 
 
 main.add_command(serve)
@@ -33,7 +33,10 @@ main.add_command(serve)
 
 @main.command()
 def data() -> None:
-    """Download RAVDESS speech (208 MB) into data/ravdess, or among your own files where that is read-only; goes on where it was interrupted."""
+    """Download RAVDESS speech (208 MB) into data/ravdess, or your own data folder where that is read-only.
+
+    An interrupted download continues.
+    """
     from ser_lib.corpora.ravdess import fetch_ravdess
 
     click.echo(f"RAVDESS is in {fetch_ravdess()}")
@@ -44,35 +47,25 @@ def data() -> None:
 @click.argument("table", type=click.Path(path_type=Path))
 @click.option("--set", "feature_set", default="full", help="classic, compact, full or your own")
 @click.option("--jobs", default=-1, help="processes; -1 for all cores")
-@click.option("--copies", is_flag=True, help="of the changed copies that the served model is trained with")
+@click.option("--copies", is_flag=True, help="of the augmented copies that the served model is trained with")
 @click.option("--family", "families", multiple=True, help="write only its columns: mfcc, pitch, …")
-@click.option("--dask", "scheduler", help="a Dask scheduler, tcp://HOST:PORT, whose workers see SOURCE")
+@click.option("--dask", "scheduler", help="a Dask scheduler, tcp://HOST:PORT, whose workers can read SOURCE")
 def features(
-    source: Path,
-    table: Path,
-    feature_set: str,
-    jobs: int,
-    copies: bool,
-    families: tuple[str, ...],
+    source: Path, table: Path, feature_set: str, jobs: int, copies: bool, families: tuple[str, ...],
     scheduler: str | None,
-) -> None:
-    """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE; goes on where it was interrupted."""
-    from contextlib import nullcontext
-
-    from ser_lib import augmentation, corpora
+) -> None:  # fmt: skip
+    """Extract the feature TABLE (.parquet) of a folder or manifest SOURCE. An interrupted extraction continues."""
+    from ser_lib import augmentation, corpora, parallel
     from ser_lib.augmentation.copies import coarse, with_copies
-    from ser_lib.corpora import clips, identity
+    from ser_lib.corpora import identity
     from ser_lib.features import FeatureConfig, extraction, family, feature_names, tables
 
     config = FeatureConfig(feature_set)
-    named = {family(name) for name in feature_names(config)}
-    if unknown := set(families) - named:
-        raise click.BadParameter(
-            f"no {', '.join(unknown)} in {feature_set}; it has {', '.join(sorted(named))}"
-        )
+    known = {family(name) for name in feature_names(config)}
+    if unknown := set(families) - known:
+        listed = ", ".join(sorted(known))
+        raise click.BadParameter(f"no {', '.join(unknown)} in {feature_set}; it has {listed}")
     others = [name for name in feature_names(config) if families and family(name) not in families]
-    if scheduler:
-        from ser_lib import parallel
     with parallel.dask_cluster(scheduler) if scheduler else nullcontext():
         if copies or others:
             clips, unnamed = corpora.listing(source)
@@ -80,10 +73,10 @@ def features(
             if copies:
                 rows = with_copies(rows, clips, augmentation.TRAINING, config)
                 rows = coarse(rows[~identity.originals(rows)], config)
-            tables.save(rows.drop(columns=others), table, config)
+            tables.write_table(rows.drop(columns=others), table, config)
             n_rows, left_out = len(rows), [*unnamed["problem"], *unusable["problem"]]
         else:
-            n_rows, problems = tables.write(source, table, config, n_jobs=jobs)
+            n_rows, problems = tables.extract_to_file(source, table, config, n_jobs=jobs)
             left_out = list(problems["problem"])
     for problem in left_out:
         click.echo(f"left out: {problem}", err=True)
@@ -92,18 +85,18 @@ def features(
 
 @main.group()
 def corpus() -> None:
-    """One's own recordings: a folder, a CSV of path, speaker and emotion, or several with commas between."""
+    """Your own recordings: a folder, a CSV with path, speaker and emotion, or several with commas between."""
 
 
 @corpus.command()
 @click.argument("source")
-@click.option("--protocol", default="actors5", help="of the report to come: actors5, loso or random")
-@click.option("--emotions", help="four, eight or a comma-separated list [default: all there are]")
-@click.option("--json", "as_json", is_flag=True, help="the same as one JSON object")
+@click.option("--protocol", default="actors5", help="of the planned report: actors5, loso or random")
+@click.option("--emotions", help="four, eight or a comma-separated list [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> None:
-    """Tell what SOURCE holds and whether a report on it could be trusted; if not, why, and exit with 1.
+    """Show what SOURCE contains and whether a report on it would be reliable; if not, why, and exit with 1.
 
-    Its features are computed on the way, and kept for the report.
+    The features are computed on the way and cached for the report.
     """
     from ser_lib import corpora
     from ser_lib.evaluation import splits
@@ -111,14 +104,14 @@ def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> No
 
     if protocol not in splits.PROTOCOLS:
         raise click.BadParameter(f"--protocol {protocol}: choose one of {', '.join(splits.PROTOCOLS)}")
-    found = preflight.examine(source, protocol, corpora.emotion_list(emotions) if emotions else None)
-    click.echo(json.dumps(found) if as_json else preflight.written(found))
-    if found["doubts"]:
+    result = preflight.examine(source, protocol, corpora.emotion_list(emotions) if emotions else None)
+    click.echo(json.dumps(result) if as_json else preflight.as_text(result))
+    if result["doubts"]:
         raise SystemExit(1)
 
 
 MODEL = click.option(
-    "--model", type=click.Path(path_type=Path), help="model metadata [default: models/ser.json]"
+    "--model", type=click.Path(path_type=Path), help="model metadata (.json) [default: models/ser.json]"
 )
 
 
@@ -131,7 +124,7 @@ MODEL = click.option(
     type=click.Choice(("table", "jsonl", "csv")),
     help="[default: table on a terminal, else jsonl]",
 )
-@click.option("--timeline", is_flag=True, help="an answer for each window of a recording")
+@click.option("--timeline", is_flag=True, help="one answer for each window of a recording")
 @click.option(
     "--reference",
     "references",
@@ -233,9 +226,7 @@ def card(metadata: Path | None) -> None:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 def retrain(model: Path | None) -> None:
     """Fit the model with metadata MODEL [default: models/ser.json] again from the shipped tables and installed libraries."""
-    from ser_lib import paths
-
-    paths.need_repository("the tables")
+    need_repository("the tables")
     from ser_lib.serving import bundle, training
 
     metadata = training.retrain(model or bundle.DEFAULT)
@@ -246,24 +237,23 @@ def retrain(model: Path | None) -> None:
 
 
 def key_values(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """`-p seed=1 -p emotions=four` as a dictionary."""
+    """Return `-p seed=1 -p emotions=four` as a dictionary."""
     for text in given:
         if "=" not in text:
             raise click.BadParameter(f"{text!r} is not NAME=VALUE")
     return dict(text.split("=", 1) for text in given)
 
 
-class Described(click.Command):
-    """`--notebook 03 --help` lists the parameters of notebook 03 as well."""
+class NotebookCommand(click.Command):
+    """Its help lists the parameters of the given notebooks as well."""
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write them."""
+        """Write the parameters."""
         named = context.params.get("notebooks")
         if not named:
             return
-        from ser_lib import paths
 
-        paths.need_repository("the notebooks")
+        need_repository("the notebooks")
         from ser_lib.runs import execution, parameters
 
         for notebook in dict.fromkeys(run.notebook for run in execution.plan(named)):
@@ -272,10 +262,10 @@ class Described(click.Command):
 
 
 @contextmanager
-def ended_at_once() -> Iterator[None]:
-    """Inside, Ctrl-C ends this process, and so its runs, without waiting for the threads that wait for them."""
+def immediate_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end this process, and with it its runs, without waiting for its threads."""
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # else it is ignored, as in the background of a script
+    if before is signal.default_int_handler:  # a script's background job ignores it, and so do we
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
@@ -283,86 +273,72 @@ def ended_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-@main.command(cls=Described)
+@main.command(cls=NotebookCommand)
 @click.option(
     "--notebook",
     "notebooks",
     multiple=True,
     is_eager=True,
-    help="a run or notebook by its beginning: 03, 03_four; followed by --help, its parameters",
+    help="a run or notebook by its beginning: 03, 03_four; with --help, its parameters",
 )
 @click.option(
     "-p", "parameters", multiple=True, callback=key_values, help="NAME=VALUE of a notebook parameter"
 )
 @click.option(
-    "--grid", type=click.Path(path_type=Path), help="YAML of PARAMETER: [VALUE, …]; every combination is run"
+    "--grid", type=click.Path(path_type=Path), help="YAML of PARAMETER: [VALUE, …]; runs every combination"
 )
-@click.option("--failed", is_flag=True, help="take up the runs that failed")
-@click.option("--force", is_flag=True, help="run what is unchanged as well")
+@click.option("--failed", is_flag=True, help="repeat the runs that failed")
+@click.option("--force", is_flag=True, help="run unchanged notebooks too")
 @click.option("--jobs", type=int, help="runs at a time; -1 for all cores [default: 2; with --grid -1]")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
-@click.option("--name", default="", help="name of the run's folder, where there is one run")
+@click.option("--name", default="", help="name of the report's folder, for a single run")
 @click.option(
-    "--mlflow", default="", metavar="URI", help="log the runs in this MLflow store too; extra `mlflow`"
+    "--mlflow", default="", metavar="URI", help="also log the runs in this MLflow store; extra `mlflow`"
 )
-@click.option("--data", "corpus_folder", type=click.Path(exists=True), help="RAVDESS; as SER_RAVDESS_DIR")
+@click.option(
+    "--data", "corpus_folder", type=click.Path(exists=True), help="RAVDESS, instead of SER_RAVDESS_DIR"
+)
 def reports(
-    notebooks: tuple[str, ...],
-    parameters: dict[str, str],
-    grid: Path | None,
-    failed: bool,
-    force: bool,
-    jobs: int | None,
-    out: Path | None,
-    name: str,
-    mlflow: str,
-    corpus_folder: str | None,
-) -> None:
+    notebooks: tuple[str, ...], parameters: dict[str, str], grid: Path | None, failed: bool, force: bool,
+    jobs: int | None, out: Path | None, name: str, mlflow: str, corpus_folder: str | None,
+) -> None:  # fmt: skip
     """Run the notebooks whose parameters, data, code or versions changed, and rebuild the index of the reports."""
-    from ser_lib import paths
-
-    paths.need_repository("the notebooks")
+    need_repository("the notebooks")
     from ser_lib.runs import execution, ledger
 
     if corpus_folder:
         os.environ["SER_RAVDESS_DIR"] = corpus_folder
     if (failed and (parameters or grid or name)) or (grid and name):
-        raise click.UsageError("--failed goes with --notebook alone, and --grid names its runs itself")
+        raise click.UsageError("--failed goes with --notebook alone, and --grid with no --name")
     out = out or ledger.REPORTS
     if failed:
-        runs = execution.failed(out, notebooks)
+        runs = execution.failed_runs(out, notebooks)
     elif grid:
-        runs = execution.grid(grid, notebooks, parameters, out)
+        runs = execution.plan_grid(grid, notebooks, parameters, out)
         click.echo(f"{len(runs)} runs:")
         for run in runs:
             click.echo(f"  {run.name}")
     else:
         runs = execution.plan(notebooks, parameters, name=name, out=out)
-    several = bool(grid or failed)
-    with ended_at_once():
+    with immediate_interrupt():
         execution.execute_all(
-            runs,
-            out,
-            jobs=jobs or (-1 if grid else 2),
-            force=force,
-            keep_going=several,
-            mlflow=mlflow,
-            say=click.echo,
-        )
+            runs, out, jobs=jobs or (-1 if grid else 2), force=force, keep_going=bool(grid or failed),
+            mlflow=mlflow, say=click.echo,
+        )  # fmt: skip
 
 
 @main.group(invoke_without_command=True)
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
-@click.option("--json", "as_json", is_flag=True, help="everything that is known of each, as one JSON array")
+@click.option("--json", "as_json", is_flag=True, help="print all columns as one JSON array")
 @click.pass_context
 def runs(context: click.Context, out: Path | None, as_json: bool) -> None:
-    """List the runs: what has been run, with what, how it ended."""
+    """List the runs: parameters, result, status."""
     from ser_lib.runs import index, ledger
 
     context.obj = out = out or ledger.REPORTS
     if context.invoked_subcommand is None:
-        found = ledger.runs(out)
-        click.echo(json.dumps(found, indent=1) if as_json else index.listing(found))
+        rows = ledger.runs(out)
+        click.echo(json.dumps(rows, indent=1) if as_json else index.runs_text(rows))
 
 
 @runs.command()
@@ -370,20 +346,20 @@ def runs(context: click.Context, out: Path | None, as_json: bool) -> None:
 @click.argument("b")
 @click.pass_obj
 def diff(out: Path, a: str, b: str) -> None:
-    """Show two runs side by side: parameters, results, and their predictions of the same clips."""
+    """Compare two runs: parameters, results, and predictions of the same clips."""
     from ser_lib.runs import index
 
-    click.echo(index.comparison(a, b, out))
+    click.echo(index.comparison_text(a, b, out))
 
 
 @runs.command()
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
 def rm(out: Path, names: tuple[str, ...]) -> None:
-    """Delete runs with all they left."""
+    """Delete runs with all their files."""
     from ser_lib.runs import index, ledger
 
     for name in names:
         ledger.remove(name, out)
         click.echo(f"{name}: removed")
-    index.write(out)
+    index.write_index(out)

@@ -6,15 +6,15 @@ class SerError(Exception):
 
 
 class AudioError(SerError):
-    """A clip that cannot be read, or that holds nothing to judge an emotion by."""
+    """A clip that cannot be read, or is too short, silent or otherwise unusable."""
 
 
 class CorpusError(SerError):
-    """A folder, manifest, download or feature table that is not what it should be."""
+    """A folder, manifest, download or feature table that is missing or invalid."""
 
 
 class ContaminationError(CorpusError):
-    """A split whose test clips were, in some form, trained on."""
+    """A split with test clips that are, in some form, in training too."""
 
 
 class ReportError(SerError):
@@ -22,4 +22,4 @@ class ReportError(SerError):
 
 
 class BundleError(SerError):
-    """A model file that is missing or altered, or that does not hear what it must."""
+    """A model file that is missing or altered, or fails its self-test."""

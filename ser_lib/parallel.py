@@ -1,6 +1,6 @@
 """Work spread over all cores, with a progress bar on standard error once it takes over two seconds.
 
-Inside `cluster.connect` the same call spreads it over a Dask cluster.
+Inside `dask_cluster`, the same call spreads it over a Dask cluster. TQDM_DISABLE=1 turns the bar off.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 from joblib._dask import DaskDistributedBackend
+from joblib.parallel import get_active_backend
 
 from ser_lib.errors import SerError
 
 if TYPE_CHECKING:
     from distributed import Client
 
-LOOK_S = 0.5  # seconds between looks at the process that started this one
+WATCH_S = 0.5  # seconds between checks that the parent process is alive
+WAIT_S = 30  # seconds to wait for a Dask scheduler, and for a first worker
 
 
 def map_parallel(
@@ -41,96 +43,84 @@ def map_parallel(
     Parameters
     ----------
     n_jobs : int
-        Processes; -1 for all cores, 1 for none beside this one.
+        Processes; -1 for all cores, 1 for this process only.
     what : str
-        The progress bar's title.
+        Title of the progress bar.
     chunk : int
         Items sent to a process at a time, for work of milliseconds.
     lost : callable, optional
-        Gives the result of an item whose process died. The others go on.
+        Returns the result for an item whose process died; the other items go on.
 
     Raises
     ------
     BrokenProcessPool
         A process died, and there is no `lost`.
     """
-    from joblib import effective_n_jobs
     from tqdm import tqdm
 
     items = list(items)
     n_jobs = n_jobs if lost or len(items) > 1 else 1
     results: list[Any] = []
-    singly = 0  # how many of the next items go one at a time, since one of them may have ended a process
-    bar = {"desc": what, "delay": 2, "leave": False, "disable": "SER_REPORT_DIR" in os.environ}
-    with tqdm(total=len(items), file=sys.stderr, **bar) as shown, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A worker stopped")  # loky replaces one whose memory has grown
+    singly = (
+        0  # how many of the next items to run one at a time, because one of them may have killed a process
+    )
+    bar = tqdm(total=len(items), desc=what, delay=2, leave=False, file=sys.stderr)
+    with bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped")  # loky replaces a worker whose memory has grown
         while len(results) < len(items):
-            done = len(results)
-            now = items[done : done + 1] if singly else items[done:]
+            rest = items[len(results) :]
+            batch = rest[:1] if singly else rest
             try:
-                for result in _spread(work, now, n_jobs, chunk):
+                for result in _spread(work, batch, n_jobs, chunk):
                     results.append(result)
-                    shown.update()
+                    bar.update()
             except BrokenProcessPool:
                 if lost is None:
                     raise
                 if singly:
-                    results.append(lost(now[0]))
+                    results.append(lost(batch[0]))
                 else:
-                    singly = 1 + 2 * chunk * effective_n_jobs(n_jobs)  # as many as were under way
+                    singly = 1 + 2 * chunk * joblib.effective_n_jobs(n_jobs)  # as many as had been sent out
             singly = max(0, singly - 1)
     return results
 
 
 def _spread(work: Callable[[Any], Any], items: list[Any], n_jobs: int, chunk: int) -> Iterator[Any]:
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.parallel import get_active_backend
-
     backend, _ = get_active_backend()
     one_thread = {"inner_max_num_threads": 1} if backend.supports_inner_max_num_threads else {}
     with (
-        parallel_config(backend, **one_thread),
-        Parallel(
+        joblib.parallel_config(backend, **one_thread),
+        joblib.Parallel(
             n_jobs=n_jobs,
             return_as="generator",
             batch_size=chunk,
             pre_dispatch=f"{2 * chunk} * n_jobs",
-            initializer=_end_with,
+            initializer=_exit_with,
             initargs=(os.getpid(),),
         ) as pool,
     ):
-        yield from pool(delayed(work)(item) for item in items)
+        yield from pool(joblib.delayed(work)(item) for item in items)
 
 
-def _end_with(parent: int) -> None:
-    """End this process once `parent` has ended, however that did; loky's would stay for five minutes."""
+def _exit_with(parent: int) -> None:
+    """Exit this worker as soon as process `parent` has ended; otherwise loky keeps it for five minutes."""
     import psutil
 
     def watch() -> None:
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(parent)
             while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(LOOK_S)
+                time.sleep(WATCH_S)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-# --- a Dask cluster -------------------------------------------------------------------------------
-
-WAIT_S = 30  # seconds for the scheduler to answer and a worker to be there
-
-
 @contextmanager
 def dask_cluster(address: str) -> Iterator[Client]:
-    """Inside, `progress.parallel` works on the cluster; a worker that is lost loses no row.
+    """Run `map_parallel` on the Dask cluster of a scheduler, `tcp://host:8786`; no item is lost with a worker.
 
     Each worker needs this version of ser_lib and its libraries, and the files under the same paths.
-
-    Parameters
-    ----------
-    address : str
-        Of the scheduler, as `tcp://host:8786`.
 
     Raises
     ------
@@ -140,15 +130,13 @@ def dask_cluster(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise SerError(
-            "Dask is not installed; `python -m pip install 'dask[dataframe,distributed]'` brings it"
-        ) from error
+        remedy = "`python -m pip install 'dask[distributed]'`"
+        raise SerError(f"Dask is not installed; install it with {remedy}") from error
     try:
         client = Client(address, timeout=WAIT_S)
     except (OSError, ValueError) as error:
-        raise SerError(
-            f"{address}: no Dask scheduler answers ({error}); start one with `dask scheduler`"
-        ) from error
+        remedy = "start one with `dask scheduler`"
+        raise SerError(f"{address}: no Dask scheduler answers ({error}); {remedy}") from error
     with client:
         try:
             client.wait_for_workers(1, timeout=WAIT_S)
@@ -159,20 +147,20 @@ def dask_cluster(address: str) -> Iterator[Client]:
 
 
 class _Backend(DaskDistributedBackend):
-    """joblib's own, which would wait for ever for a task that failed outside its function."""
+    """joblib's Dask backend, which alone would wait forever for a task that failed outside its function."""
 
     def effective_n_jobs(self, n_jobs: int = 1) -> int:
-        """At least 2: joblib takes 1, which is left while workers start again, for work in this process."""
+        """At least 2: with 1, while workers restart, joblib would work in this process."""
         return max(2, super().effective_n_jobs(n_jobs))
 
     def submit(self, func: Callable[..., Any], callback: Any = None) -> Any:
-        """Hand in a batch; `callback` also hears of its failure."""
+        """Submit a batch; `callback` is also called if it fails."""
         task = super().submit(func, callback)
         task.add_done_callback(lambda done: callback(done) if done.exception() else None)
         return task
 
     def retrieve_result_callback(self, out: Any) -> Any:
-        """The results of a batch, or the error that stands for them."""
+        """Return the results of a batch, or raise its error."""
         if not isinstance(out, Future):
             return super().retrieve_result_callback(out)
         from distributed import KilledWorker
@@ -186,6 +174,6 @@ class _Backend(DaskDistributedBackend):
         ) from error
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Stop what is under way."""
+        """Cancel the running tasks."""
         super().abort_everything(ensure_ready)
         self.client.cancel(list(self._results))

@@ -1,12 +1,13 @@
-"""Figures of clips and features, and the look of all: numbers in, axes out; those of results are in `score_plots`.
+"""Figures: numbers in, axes out. Nothing here computes a result or shows a figure.
 
-Every function draws on `ax`, or on a new figure's axes, and returns it. An emotion has the same
-colour in every figure and on the web page. Nothing here computes a result or shows a figure.
+Every function draws on `ax`, or on the axes of a new figure, and returns it. An emotion has the same colour in every
+figure and on the web page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,41 +15,37 @@ import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 PALETTE = {
-    "neutral": "#8c8c8c",
-    "calm": "#4c9f9a",
-    "happy": "#e8a917",
-    "sad": "#3b6fb6",
-    "angry": "#c8352b",
-    "fearful": "#7b4fa3",
-    "disgust": "#6a8d2f",
-    "surprised": "#e0679b",
-}
+    "neutral": "#8c8c8c", "calm": "#4c9f9a", "happy": "#e8a917", "sad": "#3b6fb6",
+    "angry": "#c8352b", "fearful": "#7b4fa3", "disgust": "#6a8d2f", "surprised": "#e0679b",
+}  # fmt: skip
+MODEL_COLOURS = {
+    "mlp": "#1f5f8b", "xgboost": "#d9772b", "mlp300": "#7aa6c2", "logistic": "#7d7d7d", "majority": "#c4c4c4",
+    "wccn": "#5d8a94", "corrcnn": "#7b4fa3", "cnn_bilstm": "#a68bbf", "dense": "#c3b1d1",
+}  # fmt: skip
+DARK, LIGHT = "#333333", "#999999"  # other models and names; chance and diagonals
+OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend beside the axes
+
+# --- style ----------------------------------------------------------------------------------------
 
 
 def style() -> None:
-    """Set the look of all figures of a notebook."""
+    """Set the style of all figures of a notebook."""
     sns.set_theme(style="whitegrid", font_scale=0.9)
-    plt.rcParams.update(
-        {
-            "figure.dpi": 80,
-            "savefig.dpi": 130,
-            "savefig.bbox": "tight",
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.constrained_layout.use": True,
-        }
-    )
+    plt.rcParams.update({
+        "figure.dpi": 80, "savefig.dpi": 130, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+        "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.spines.top": False, "axes.spines.right": False,
+    })  # fmt: skip
     if get_ipython():
         set_matplotlib_formats("retina")  # twice the pixels, shown at half their size
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each label: the emotions' own, other names from a neutral cycle.
+    """Return a colour for each label: the palette's for an emotion, another for any other name.
 
     Examples
     --------
@@ -60,12 +57,31 @@ def colours(labels: Sequence[str]) -> dict[str, str]:
 
 
 def axes(ax: Axes | None, width: float = 6, height: float = 4) -> Axes:
-    """`ax`, or that of a new figure of so many inches."""
+    """Return `ax`, or the axes of a new figure of this size in inches."""
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
+def _percent(axis: Axis, form: str = ".0%") -> None:
+    """Write the numbers at an axis as percent."""
+    axis.set_major_formatter(lambda value, _: format(value, form))
+
+
+def _write_score(ax: Axes, value: float, at: tuple[float, float], right: float, **how: Any) -> None:
+    how |= {"textcoords": "offset points", "va": "center", "fontsize": 8}
+    ax.annotate(f"{value:.1%}", at, (right, 0), **how)
+
+
+def _list_rows(ax: Axes, names: Sequence[str], **how: Any) -> None:
+    """Name the rows of a chart of points, the first on top."""
+    ax.set_yticks(range(len(names)), names, **how)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+
+
+# --- clips and features ---------------------------------------------------------------------------
+
+
 def plot_counts(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Stacked bars: one bar a row of `counts` (an emotion), one segment a column.
+    """Stacked bars: one bar for each row of `counts` (an emotion), one segment for each column.
 
     Examples
     --------
@@ -79,21 +95,16 @@ def plot_counts(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None
     counts.plot.barh(stacked=True, ax=ax, color=shades, width=0.75)
     ax.invert_yaxis()
     ax.set(xlabel="clips", ylabel="", title=title)
-    ax.legend(frameon=False, title=counts.columns.name, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(frameon=False, title=counts.columns.name, **OUTSIDE)
     ax.grid(axis="y", visible=False)
     return ax
 
 
 def plot_by_emotion(
-    values: pd.Series,
-    emotions: pd.Series,
-    order: Sequence[str],
-    *,
-    label: str,
-    title: str = "",
+    values: pd.Series, emotions: pd.Series, order: Sequence[str], *, label: str, title: str = "",
     ax: Axes | None = None,
-) -> Axes:
-    """Box plots of one number a clip, by emotion.
+) -> Axes:  # fmt: skip
+    """Box plots of one number for each clip, by emotion.
 
     Examples
     --------
@@ -121,7 +132,7 @@ def plot_waveform(samples: np.ndarray, rate: int, *, label: str, ax: Axes | None
     [0.0, 0.5]
     """
     ax = axes(ax, 4, 1.6)
-    ax.plot(np.arange(len(samples)) / rate, samples, linewidth=0.4, color=PALETTE.get(label, "#333333"))
+    ax.plot(np.arange(len(samples)) / rate, samples, linewidth=0.4, color=PALETTE.get(label, DARK))
     ax.set(title=label, xlim=(0, len(samples) / rate), xlabel="s")
     ax.grid(visible=False)
     return ax
@@ -130,7 +141,7 @@ def plot_waveform(samples: np.ndarray, rate: int, *, label: str, ax: Axes | None
 def plot_bands(
     bands: np.ndarray, *, seconds: float, label: str, ylabel: str = "mel band", ax: Axes | None = None
 ) -> Axes:
-    """An image of shape (n_frames, n_bands): time to the right, bands upwards.
+    """An image of `bands`, shape (n_frames, n_bands): time to the right, bands upwards.
 
     Examples
     --------
@@ -139,14 +150,8 @@ def plot_bands(
     [0.0, 1.0, 0.5, 40.5]
     """
     ax = axes(ax, 4, 2)
-    ax.imshow(
-        bands.T,
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        cmap="magma",
-        extent=(0, seconds, 0.5, bands.shape[1] + 0.5),
-    )
+    extent = (0, seconds, 0.5, bands.shape[1] + 0.5)
+    ax.imshow(bands.T, origin="lower", aspect="auto", interpolation="nearest", cmap="magma", extent=extent)
     ax.set(title=label, xlabel="s", ylabel=ylabel)
     ax.grid(visible=False)
     return ax
@@ -160,7 +165,7 @@ def plot_projection(
     title: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """A point a clip at `points` (n_clips, 2), coloured by group.
+    """One point for each clip at `points`, shape (n_clips, 2), coloured by group.
 
     Examples
     --------
@@ -175,15 +180,13 @@ def plot_projection(
         alpha=0.8, legend="full", ax=ax,
     )  # fmt: skip
     ax.set(title=title, xticks=[], yticks=[], xlabel="", ylabel="")
-    ax.legend(
-        frameon=False, markerscale=1.6, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1),
-        ncols=2 if groups.nunique() > 12 else 1,
-    )  # fmt: skip
+    ncols = 2 if groups.nunique() > 12 else 1
+    ax.legend(frameon=False, markerscale=1.6, fontsize=8, ncols=ncols, **OUTSIDE)
     return ax
 
 
 def plot_correlation(correlation: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """A correlation matrix from -1 (blue) to 1 (red); the columns are named as the rows, in their order.
+    """A correlation matrix from -1 (blue) to 1 (red); only the rows are named.
 
     Examples
     --------
@@ -202,12 +205,9 @@ def plot_correlation(correlation: pd.DataFrame, *, title: str = "", ax: Axes | N
 
 
 def plot_shares(shares: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """A point a feature: variance between speakers (x) and between emotions (y), coloured by family.
+    """One point for each feature: variance between speakers (x) and between emotions (y), coloured by family.
 
-    Parameters
-    ----------
-    shares : DataFrame
-        `family, emotion, speaker`, fractions.
+    `shares` has the columns `family, emotion, speaker`, fractions.
 
     Examples
     --------
@@ -221,30 +221,20 @@ def plot_shares(shares: pd.DataFrame, *, title: str = "", ax: Axes | None = None
         data=shares, x="speaker", y="emotion", hue="family", palette="tab10", s=14, linewidth=0, ax=ax
     )
     limit = 1.05 * shares[["speaker", "emotion"]].max().max()
-    ax.plot([0, limit], [0, limit], color="#999999", linestyle=":")
-    ax.set(
-        xlim=(0, limit),
-        ylim=(0, limit),
-        xlabel="variance between speakers",
-        ylabel="between emotions",
-        title=title,
-    )
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.plot([0, limit], [0, limit], color=LIGHT, linestyle=":")
+    ax.set(xlim=(0, limit), ylim=(0, limit), title=title)
+    ax.set(xlabel="variance between speakers", ylabel="between emotions")
+    _percent(ax.xaxis)
+    _percent(ax.yaxis)
+    ax.legend(frameon=False, fontsize=8, **OUTSIDE)
     return ax
 
 
 # --- results --------------------------------------------------------------------------------------
 
-MODEL_COLOURS = {
-    "mlp": "#1f5f8b", "xgboost": "#d9772b", "mlp300": "#7aa6c2", "logistic": "#7d7d7d", "majority": "#c4c4c4",
-    "wccn": "#5d8a94", "corrcnn": "#7b4fa3", "cnn_bilstm": "#a68bbf", "dense": "#c3b1d1",
-}  # fmt: skip
-
 
 def plot_confusion(matrix: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Shares of each true emotion's clips (rows) heard as each emotion (columns), in percent.
+    """Percent of each true emotion's clips (rows) that are predicted as each emotion (columns).
 
     Examples
     --------
@@ -257,19 +247,16 @@ def plot_confusion(matrix: pd.DataFrame, *, title: str = "", ax: Axes | None = N
         100 * matrix, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, cbar=False, square=True,
         linewidths=0.5, annot_kws={"fontsize": 8}, ax=ax,
     )  # fmt: skip
-    ax.set(title=title, xlabel="heard as", ylabel="spoken as")
+    ax.set(title=title, xlabel="predicted", ylabel="true emotion")
     ax.tick_params(axis="x", rotation=45)
     ax.tick_params(axis="y", rotation=0)
     return ax
 
 
 def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
-    """UAR of each model with its interval; filled on unseen speakers, hollow on the random split.
+    """UAR of each model with its interval: filled points for unseen speakers, hollow ones for the random split.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        `model, protocol, value, low, high`, fractions; a model's colour is that of its name's first word.
+    `scores` has the columns `model, protocol, value, low, high`, fractions. The first word of `model` decides the colour.
 
     Examples
     --------
@@ -280,43 +267,38 @@ def plot_scores(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axe
     """
     models = list(dict.fromkeys(scores["model"]))
     ax = axes(ax, 6.5, 1.4 + 0.36 * len(models))
-    both = (scores["protocol"] == "random").any()  # without, the rows are on the grid and need no legend
+    with_random = (scores["protocol"] == "random").any()  # else each model has one point and needs no legend
     for row in scores.itertuples():
-        straddled = row.protocol == "random"
-        y = models.index(row.model) + both * (0.17 if straddled else -0.17)
-        colour = MODEL_COLOURS.get(row.model.split()[0], "#333333")
-        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2, alpha=0.5 if straddled else 1)
-        ax.plot(
-            row.value, y, "o", color=colour, markerfacecolor="white" if straddled else colour, markersize=7
+        random = row.protocol == "random"
+        shift = 0.17 if random else -0.17
+        y = models.index(row.model) + (shift if with_random else 0)
+        colour = MODEL_COLOURS.get(row.model.split()[0], DARK)
+        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2, alpha=0.5 if random else 1)
+        fill = "white" if random else colour
+        ax.plot(row.value, y, "o", color=colour, markerfacecolor=fill, markersize=7)
+        _write_score(
+            ax, row.value, (row.high, y), 5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         )
-        clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        number = ax.annotate(
-            f"{row.value:.1%}", (row.high, y), (5, 0), textcoords="offset points", bbox=clear
-        )
-        number.set(va="center", fontsize=8)
-    ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
+    ax.axvline(chance, color=LIGHT, linestyle=":", linewidth=1)
     ax.annotate("chance", (chance, -0.45), (3, 0), textcoords="offset points", fontsize=8, color="#777777")
-    ax.set_yticks(range(len(models)), models)
-    ax.set(
-        xlim=(0, 1.04), ylim=(len(models) - 0.4, -0.6), xlabel="UAR, 95 % interval over speakers", title=title
-    )
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    if both:
-        for fill, name in (
-            ("#555555", "unseen speakers"),
-            ("white", "random split (speakers on both sides)"),
-        ):
-            ax.plot([], [], "o", color="#555555", markerfacecolor=fill, label=name)
-        ax.legend(
-            frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -1.1 / len(models)), ncols=2
+    _list_rows(ax, models)
+    ax.set(xlim=(0, 1.04), xlabel="UAR, 95 % interval over speakers", title=title)
+    _percent(ax.xaxis)
+    if with_random:
+        grey = "#555555"
+        ax.plot([], [], "o", color=grey, markerfacecolor=grey, label="unseen speakers")
+        ax.plot(
+            [], [], "o", color=grey, markerfacecolor="white", label="random split (speakers on both sides)"
         )
+        below = (0.5, -1.1 / len(models))
+        ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=below, ncols=2)
     return ax
 
 
 def plot_speaker_gaps(
     gaps: pd.Series, *, models: tuple[str, str], title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """One bar a speaker: how far the first model is ahead of the second, in the colour of who is ahead.
+    """One bar for each speaker: UAR of the first model minus that of the second, in the colour of the better one.
 
     Examples
     --------
@@ -325,11 +307,11 @@ def plot_speaker_gaps(
     """
     ax = axes(ax, 6.5, 3)
     gaps = gaps.sort_values()
-    first, second = (MODEL_COLOURS.get(name, "#333333") for name in models)
+    first, second = (MODEL_COLOURS.get(name, DARK) for name in models)
     ax.bar(gaps.index.astype(str), gaps, color=np.where(gaps > 0, first, second))
-    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.axhline(0, color=DARK, linewidth=0.8)
     ax.set(xlabel="speaker", ylabel=f"UAR, {models[0]} minus {models[1]}", title=title)
-    ax.yaxis.set_major_formatter(lambda y, _: f"{y:+.0%}")
+    _percent(ax.yaxis, "+.0%")
     ax.tick_params(axis="x", labelsize=7)
     ax.grid(axis="x", visible=False)
     return ax
@@ -347,17 +329,17 @@ def plot_learning_curve(curve: pd.DataFrame, *, title: str = "", ax: Axes | None
     """
     ax = axes(ax, 5.5, 3.6)
     for model, part in curve.groupby("model", sort=False):
-        colour = MODEL_COLOURS.get(model, "#333333")
+        colour = MODEL_COLOURS.get(model, DARK)
         ax.plot(part["speakers"], part["value"], "o-", color=colour, label=model, markersize=5)
         ax.fill_between(part["speakers"], part["low"], part["high"], color=colour, alpha=0.12, linewidth=0)
     ax.set(xlabel="speakers in training", ylabel="UAR on unseen speakers", title=title)
-    ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+    _percent(ax.yaxis)
     ax.legend(frameon=False)
     return ax
 
 
 def plot_importance(importance: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Grouped bars: UAR lost when a family's columns are shuffled; one row a family, one column a model.
+    """Grouped bars: UAR lost when a family's columns are shuffled; rows are families, columns models.
 
     Examples
     --------
@@ -366,17 +348,17 @@ def plot_importance(importance: pd.DataFrame, *, title: str = "", ax: Axes | Non
     ['mfcc', 'pitch']
     """
     ax = axes(ax, 6, 3.4)
-    importance.plot.barh(ax=ax, color=[MODEL_COLOURS.get(name, "#333333") for name in importance], width=0.75)
+    importance.plot.barh(ax=ax, color=[MODEL_COLOURS.get(name, DARK) for name in importance], width=0.75)
     ax.invert_yaxis()
     ax.set(xlabel="UAR lost when the family is shuffled among the test clips", ylabel="", title=title)
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    _percent(ax.xaxis)
     ax.legend(frameon=False)
     ax.grid(axis="y", visible=False)
     return ax
 
 
 def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Accuracy over confidence, one line a table of `calibration.reliability`; the diagonal is perfect.
+    """Accuracy over confidence, one line for each table of `calibration.reliability`; the diagonal is perfect.
 
     Examples
     --------
@@ -385,7 +367,7 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "", ax:
     [[0.5, 0.4], [0.9, 0.7]]
     """
     ax = axes(ax, 4.5, 4.2)
-    ax.plot([0, 1], [0, 1], color="#999999", linestyle=":")
+    ax.plot([0, 1], [0, 1], color=LIGHT, linestyle=":")
     for (name, table), colour in zip(tables.items(), ("#c8352b", "#1f5f8b"), strict=False):
         ax.plot(table["confidence"], table["accuracy"], color=colour, label=name, linewidth=1.4)
         ax.scatter(table["confidence"], table["accuracy"], s=8 + table["clips"] / 6, color=colour)
@@ -395,12 +377,9 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "", ax:
 
 
 def plot_ladder(rungs: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """One point a rung with its interval; hollow where training holds something of the test clips.
+    """One point for each rung with its interval; hollow where the test speakers are in training too.
 
-    Parameters
-    ----------
-    rungs : DataFrame
-        `rung, value, low, high, chance, same_speaker`, fractions.
+    `rungs` has the columns `rung, value, low, high, chance, same_speaker`, fractions.
 
     Examples
     --------
@@ -414,21 +393,19 @@ def plot_ladder(rungs: pd.DataFrame, *, title: str = "", ax: Axes | None = None)
     for y, row in enumerate(rungs.itertuples()):
         ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
         ax.plot(row.value, y, "o", color=colour, markerfacecolor="white" if row.same_speaker else colour)
-        ax.plot([row.chance, row.chance], [y - 0.25, y + 0.25], color="#999999", linestyle=":")
-        ax.annotate(
-            f"{row.value:.1%}", (row.high, y), (6, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    ax.set_yticks(range(len(rungs)), rungs["rung"])
-    ax.set(xlim=(0, 1.06), ylim=(len(rungs) - 0.4, -0.6), title=title)
+        ax.plot([row.chance, row.chance], [y - 0.25, y + 0.25], color=LIGHT, linestyle=":")
+        _write_score(ax, row.value, (row.high, y), 6)
+    _list_rows(ax, rungs["rung"])
+    ax.set(xlim=(0, 1.06), title=title)
     ax.set_xlabel("95 % interval over speakers; hollow: speakers on both sides; dotted: chance", fontsize=8)
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    _percent(ax.xaxis)
     return ax
 
 
 def plot_risk_coverage(
     curve: pd.DataFrame, *, chosen: tuple[float, float], title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Share wrong over share answered, from `decisions.risk_coverage`; the dot is `chosen` (coverage, risk).
+    """Errors among the answers over the share answered (`calibration.risk_coverage`); the dot is `chosen`.
 
     Examples
     --------
@@ -441,37 +418,27 @@ def plot_risk_coverage(
     ax.plot(*chosen, "o", color=PALETTE["angry"])
     text = f"answers {chosen[0]:.0%}, wrong in {chosen[1]:.0%}"
     ax.annotate(text, chosen, (8, -12), textcoords="offset points", fontsize=9)
-    ax.set(
-        xlim=(0, 1),
-        ylim=(0, 1.2 * curve["risk"].iloc[-1]),
-        xlabel="clips answered",
-        ylabel="wrong among them",
-        title=title,
-    )
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.set(xlim=(0, 1), ylim=(0, 1.2 * curve["risk"].iloc[-1]), title=title)
+    ax.set(xlabel="clips answered", ylabel="wrong among them")
+    _percent(ax.xaxis)
+    _percent(ax.yaxis)
     return ax
 
 
 def plot_groups(
-    groups: pd.DataFrame,
-    *,
-    xlabel: str,
-    title: str = "",
-    other: str = "",
-    colours: Sequence[str] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """One point a group with its interval.
+    groups: pd.DataFrame, *, xlabel: str, title: str = "", other: str = "",
+    colours: Sequence[str] | None = None, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """One point for each group with its interval.
 
     Parameters
     ----------
     groups : DataFrame
-        `group, value, low, high`, fractions; blank rows (an empty `group`) part one kind from the next.
+        `group, value, low, high`, fractions; a row with an empty `group` leaves a gap.
     other : str
-        A column of `groups` to mark with diamonds, such as what listeners heard.
+        A column of `groups` to show as diamonds, such as the accuracy of listeners.
     colours : sequence of str
-        One a row.
+        One for each row.
 
     Examples
     --------
@@ -490,16 +457,16 @@ def plot_groups(
     if other:
         ax.plot([], [], "o-", color=colours[0], label="model, 95 % interval")
         ax.plot([], [], "D", color=PALETTE["happy"], markeredgecolor="#555555", label=other)
-        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    ax.set_yticks(range(len(groups)), groups["group"], fontsize=8)
-    ax.set(ylim=(len(groups) - 0.4, -0.6), xlim=(0, 1), xlabel=xlabel, title=title)
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+        ax.legend(frameon=False, fontsize=8, **OUTSIDE)
+    _list_rows(ax, groups["group"], fontsize=8)
+    ax.set(xlim=(0, 1), xlabel=xlabel, title=title)
+    _percent(ax.xaxis)
     ax.grid(axis="y", visible=False)
     return ax
 
 
 def plot_conditions(scores: pd.DataFrame, *, chance: float, title: str = "", ax: Axes | None = None) -> Axes:
-    """UAR: a row a condition, a point a way of training (column); the grey line joins the worst and the best.
+    """UAR: rows are conditions, points are ways of training (columns); the grey line joins the worst and the best.
 
     Examples
     --------
@@ -510,14 +477,14 @@ def plot_conditions(scores: pd.DataFrame, *, chance: float, title: str = "", ax:
     """
     ax = axes(ax, 7, 0.3 * len(scores) + 1.2)
     ax.hlines(range(len(scores)), scores.min(axis=1), scores.max(axis=1), color="#dddddd", linewidth=3)
-    apart = np.linspace(-0.15, 0.15, scores.shape[1])  # of rows; equal scores stay visible
-    for way, colour, lift in zip(scores, sns.color_palette("colorblind", len(apart)), apart, strict=True):
-        ax.plot(scores[way], np.arange(len(scores)) + lift, "o", color=colour, markersize=6, label=way)
-    ax.axvline(chance, color="#999999", linestyle=":", linewidth=1)
-    ax.set_yticks(range(len(scores)), scores.index)
-    ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel="UAR on unseen speakers; dotted: chance", title=title)
-    ax.set_xlim(0, 1.1 * scores.max().max())
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    shifts = np.linspace(-0.15, 0.15, scores.shape[1])  # so that equal scores stay visible
+    shades = sns.color_palette("colorblind", len(shifts))
+    for way, colour, shift in zip(scores, shades, shifts, strict=True):
+        ax.plot(scores[way], np.arange(len(scores)) + shift, "o", color=colour, markersize=6, label=way)
+    ax.axvline(chance, color=LIGHT, linestyle=":", linewidth=1)
+    _list_rows(ax, scores.index)
+    ax.set(xlim=(0, 1.1 * scores.max().max()), xlabel="UAR on unseen speakers; dotted: chance", title=title)
+    _percent(ax.xaxis)
     ax.grid(axis="y", visible=False)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(frameon=False, fontsize=8, **OUTSIDE)
     return ax

@@ -1,4 +1,4 @@
-"""The versions of what a result and a pickled model depend on."""
+"""What a result depends on: library versions, code, data, commit."""
 
 from __future__ import annotations
 
@@ -17,54 +17,50 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BOOSTER = "xgboost-cpu"
+PACKAGE = Path(__file__).parent
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "soxr", BOOSTER)
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of the libraries that a pickle depends on."""
-    found = {"ser_lib": __version__}
+    """Return the installed versions of the libraries that a pickle depends on."""
+    installed = {"ser_lib": __version__}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-# --- code -----------------------------------------------------------------------------------------
-
-PACKAGE = Path(__file__).parent
+            installed[name] = "absent"
+    return installed
 
 
 def modules(sources: Sequence[str], package: Path = PACKAGE) -> dict[str, Path]:
-    """The modules of a package that pieces of code import, and those that these import, with their files.
+    """Return the modules of a package that code imports, directly or through other modules, with their files.
 
     Parameters
     ----------
     sources : sequence of str
-        A cell each. What is no plain Python (`%time …`) may import anything, so with it all modules count.
+        One notebook cell each. For a cell that is not plain Python (`%time …`), all modules count as imported.
 
     Examples
     --------
     >>> list(modules(["from ser_lib.errors import SerError"]))
     ['ser_lib', 'ser_lib.errors']
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting = [name for source in sources for name in _imported(source, "", package)]
     while waiting:
         parts = waiting.pop().split(".")
-        for end in range(1, len(parts) + 1):  # the code of a package runs before that of what is in it
+        for end in range(1, len(parts) + 1):  # importing a module runs its package first
             name, place = ".".join(parts[:end]), package.parent.joinpath(*parts[:end])
             path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-            if parts[0] == package.name and name not in found and path.is_file():
-                found[name] = path
+            if parts[0] == package.name and name not in files and path.is_file():
+                files[name] = path
                 inside = name if place.is_dir() else name.rpartition(".")[0]
                 waiting += _imported(path.read_text(encoding="utf-8"), inside, package)
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def _imported(source: str, inside: str, package: Path) -> list[str]:
-    """The full names that a source in the package `inside` imports, of modules and of what is in them."""
+    """Return the full names that a source in the package `inside` imports: modules, and names in modules."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except SyntaxError:
@@ -82,24 +78,28 @@ def _imported(source: str, inside: str, package: Path) -> list[str]:
 
 @functools.cache
 def code_hash(*imports: str) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the sources that lines like `from ser_lib import audio` reach."""
+    """Return 16 digits of the SHA-256 of all modules that lines like `from ser_lib import audio` import."""
     return sha256(b"".join(path.read_bytes() for path in modules(imports).values())).hexdigest()[:16]
 
 
 def data_hash(table: pd.DataFrame) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a table's rows and column names."""
-    import pandas as pd  # which serving does without
+    """Return 16 digits of the SHA-256 of a table's rows and column names."""
+    import pandas as pd  # serving does not need it
 
     content = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()
     return sha256(content + "".join(table.columns).encode()).hexdigest()[:16]
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The commit that is checked out and whether files differ from it; None outside a checkout."""
-    questions = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
-    commands = [["git", "-C", str(ROOT), *question] for question in questions]
+    """Return the commit and whether files differ from it; None, None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+
     try:
-        told = [subprocess.run(c, capture_output=True, encoding="utf-8", check=True).stdout for c in commands]
+        return git("rev-parse", "HEAD"), bool(
+            git("status", "--porcelain", "--", "ser_lib", "notebooks", "data")
+        )
     except (OSError, subprocess.CalledProcessError):
         return None, None
-    return told[0].strip(), bool(told[1])

@@ -70,7 +70,7 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             ModuleNotFoundError("", name="papermill"),
@@ -81,10 +81,10 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
         (BundleError("ser.pkl: altered"), "ser.pkl: altered"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(error, told):
+def test_what_a_user_can_mend_is_one_line(error, message):
     done = CliRunner().invoke(failing(error))
     assert (done.exit_code, len(done.output.splitlines())) == (1, 1)
-    assert done.output.startswith(f"Error: {told}")
+    assert done.output.startswith(f"Error: {message}")
 
 
 @pytest.mark.parametrize("error", [ModuleNotFoundError("", name="ser_lib.x"), OSError(errno.ENOSPC, "full")])
@@ -247,10 +247,10 @@ def test_a_corpus_that_can_be_trusted(manifest, tmp_path):
     assert "labels.yaml: 08 is left out, 12 clip(s)" in done.stdout
     assert "angry      18 clips of 6 speakers, 3 to 3 each" in done.stdout
     assert done.stdout.endswith(f"-p corpus={path} -p emotions=angry,happy -p protocol=actors5\n")
-    found = json.loads(call("corpus", "check", path, "--json", "--protocol", "loso").stdout)
-    assert found["doubts"] == found["problems"] == []
-    assert found["speakers"]["06"]["clips"] == {"angry": 3, "happy": 3}
-    assert found["protocol"] == "loso"
+    result = json.loads(call("corpus", "check", path, "--json", "--protocol", "loso").stdout)
+    assert result["doubts"] == result["problems"] == []
+    assert result["speakers"]["06"]["clips"] == {"angry": 3, "happy": 3}
+    assert result["protocol"] == "loso"
 
 
 def test_nothing_is_decoded_twice(manifest, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_corpus_that_cannot_be_trusted(manifest, tmp_path):
     assert done.exit_code == 1
     assert "- 1 speaker(s): actors5 tests on unseen speakers" in done.stdout
     assert "- 01: 2 clip(s), at least 10 are needed; add some, or leave the label out" in done.stdout
-    assert "- 4 file(s) cannot be used, see above; repair them or take them out" in done.stdout
+    assert "- 4 file(s) cannot be used, see above; repair or remove them" in done.stdout
     for name, why in {
         "note": "not audio",
         "empty": "empty file",
@@ -283,9 +283,9 @@ def test_a_corpus_that_cannot_be_trusted(manifest, tmp_path):
         "gone": "no such f",
     }.items():
         assert f"cannot be used: {tmp_path}/{name}.wav: {why}" in done.stdout
-    found = json.loads(call("corpus", "check", path, "--json").stdout)
-    assert len(found["problems"]) == 4
-    assert len(found["doubts"]) == 4  # two classes of few clips
+    result = json.loads(call("corpus", "check", path, "--json").stdout)
+    assert len(result["problems"]) == 4
+    assert len(result["doubts"]) == 4  # two classes of few clips
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""parallel.dask_cluster: a real scheduler and two worker processes; what they give is what this process gives."""
+"""parallel.dask_cluster: a real scheduler and two worker processes give the same results as this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
-from ser_lib import augmentation, corpora, parallel, provenance
+from ser_lib import augmentation, corpora, parallel
 from ser_lib.cli import main
 from ser_lib.errors import SerError
 from ser_lib.features import FeatureConfig, extraction, tables
@@ -27,14 +27,14 @@ CONFIG = FeatureConfig("compact")
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """Of a scheduler with two workers of one thread."""
+    """The address of a scheduler with two workers of one thread each."""
     pytest.importorskip("distributed", reason="the extra `dask` is not installed")
     folder = tmp_path_factory.mktemp("dask")
-    told = folder / "scheduler.json"
+    scheduler_file = folder / "scheduler.json"
     here = Path(__file__).parent
     path = os.pathsep.join([str(here.parent), str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
-    common = ["--scheduler-file", str(told), "--no-dashboard"]
+    common = ["--scheduler-file", str(scheduler_file), "--no-dashboard"]
     scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", *common]
     worker = ["distributed.cli.dask_worker", "--nthreads", "1", "--local-directory", str(folder), *common]
     with (folder / "log").open("w", encoding="utf-8") as log:
@@ -45,7 +45,7 @@ def address(tmp_path_factory):
     import distributed
 
     try:
-        with distributed.Client(scheduler_file=str(told), timeout=60) as client:
+        with distributed.Client(scheduler_file=str(scheduler_file), timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
             yield client.scheduler.address
     finally:
@@ -127,8 +127,11 @@ def test_workers_that_lack_the_code_are_named_and_not_waited_for(address, tmp_pa
 
 
 def test_workers_of_other_code_are_refused(address, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "code_hash", lambda *modules: "0123456789abcdef")
-    with parallel.dask_cluster(address), pytest.raises(SerError, match="differs from where this was started"):
+    monkeypatch.setattr(extraction, "code_hash", lambda *modules: "0123456789abcdef")
+    with (
+        parallel.dask_cluster(address),
+        pytest.raises(SerError, match="differs from where the run was started"),
+    ):
         build(tiny_corpus, tmp_path)
 
 
@@ -137,7 +140,9 @@ def test_the_command_line_extracts_on_the_cluster(address, tiny_corpus, tmp_path
     arguments = ["features", str(tiny_corpus), str(tmp_path / "t.parquet"), "--set", "compact"]
     done = CliRunner().invoke(main, [*arguments, "--dask", address])
     assert done.exit_code == 0, done.output
-    assert_frame_equal(tables.load(tmp_path / "t.parquet", CONFIG), build(tiny_corpus, tmp_path / "here")[0])
+    assert_frame_equal(
+        tables.read_table(tmp_path / "t.parquet", CONFIG), build(tiny_corpus, tmp_path / "here")[0]
+    )
 
 
 def test_a_scheduler_that_is_not_there_is_refused(address, monkeypatch):
@@ -153,4 +158,4 @@ def test_without_dask_the_option_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
     done = CliRunner().invoke(main, ["features", str(tmp_path), "t.parquet", "--dask", "tcp://127.0.0.1:1"])
     assert done.exit_code == 1
-    assert "python -m pip install 'dask[dataframe,distributed]'" in done.output
+    assert "python -m pip install 'dask[distributed]'" in done.output

@@ -88,13 +88,13 @@ def test_answers_into_a_pipe_are_utf8(narrow, tmp_path, form):
         Path(os.fsdecode(raw + b"/" + name)).write_bytes(CLIP)
     done = run(["-m", "ser_lib", "predict", "--model", model, "--format", form, tmp_path / "clips"], narrow)
     assert done.returncode == 0, done.stderr.decode()
-    told = done.stdout.decode("utf-8")
+    output = done.stdout.decode("utf-8")
     if form == "jsonl":
-        names = [json.loads(line)["file"] for line in told.splitlines()]
+        names = [json.loads(line)["file"] for line in output.splitlines()]
     elif form == "csv":
-        names = [row["file"] for row in csv.DictReader(io.StringIO(told))]
+        names = [row["file"] for row in csv.DictReader(io.StringIO(output))]
     else:
-        names = [line.split()[-1] for line in told.splitlines()[1:]]
+        names = [line.split()[-1] for line in output.splitlines()[1:]]
     broken = "\udc81.wav" if form == "jsonl" else "\\udc81.wav"
     assert {Path(name).name for name in names} == {"€uro.wav", broken}
 
@@ -140,7 +140,7 @@ def test_the_server_answers(narrow, tmp_path):
 def test_a_narrow_terminal_takes_every_character(arguments):
     """One of code page 437, which has neither of the two."""
     pty = pytest.importorskip("pty", reason="only POSIX has pseudo-terminals")
-    told = bytearray()
+    output = bytearray()
     environment = os.environ | {"PYTHONIOENCODING": "cp437:strict"}
     command = [sys.executable, "-m", "ser_lib", *arguments]
     ours, theirs = pty.openpty()
@@ -149,12 +149,12 @@ def test_a_narrow_terminal_takes_every_character(arguments):
         with io.FileIO(ours) as screen:
             try:
                 while part := screen.read(4096):
-                    told += part
+                    output += part
             except OSError:  # its end on Linux
                 pass
-    assert process.returncode == {"--help": 0}.get(arguments[-1], 1), told
-    assert b"Traceback" not in told
-    assert ("\\u2717" if "✗" in arguments[-1] else "[VALUE, \\u2026]") in told.decode("cp437")
+    assert process.returncode == {"--help": 0}.get(arguments[-1], 1), output
+    assert b"Traceback" not in output
+    assert ("\\u2717" if "✗" in arguments[-1] else "[VALUE, \\u2026]") in output.decode("cp437")
 
 
 def test_streams_that_are_none_are_left(monkeypatch):

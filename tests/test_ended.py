@@ -18,18 +18,16 @@ from ser_lib import ROOT
 
 LIMIT_S = 5
 SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL") if hasattr(signal, name)]
-MARK = (
-    "SER_TEST_RUN"  # in the environment of a run's processes, by which those are found that lost their parent
-)
+MARK = "SER_TEST_RUN"  # in the environment of a run's processes, to find those that lost their parent
 
-# two processes that say so and are busy for longer than any test, unless they are told to be quick
+# two processes that leave a file each and sleep for longer than any test, unless BUSY_S is given
 BUSY = """import os, time
 from pathlib import Path
-from ser_lib.progress import parallel
+from ser_lib.parallel import map_parallel
 def work(i):
     Path(os.environ["BUSY"], str(i)).touch()
     time.sleep(float(os.environ.get("BUSY_S", 900)))
-parallel(work, range(2), n_jobs=2)"""
+map_parallel(work, range(2), n_jobs=2)"""
 
 # a kernel that cannot look whether its parent is alive, since no other thread of it has a turn
 STUCK = """import ctypes, os
@@ -50,12 +48,12 @@ class Busy:
 
     def processes(self):
         """Those alive that were started by the command or by one of its processes."""
-        found = []
+        alive = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # ended meanwhile, or of another user
                 if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    alive.append(process)
+        return alive
 
     def wait(self, process, n=2, seconds=120):
         """Until `n` items are under way."""
@@ -72,10 +70,10 @@ class Busy:
         deadline = time.monotonic() + LIMIT_S
         while left := self.processes():
             if time.monotonic() > deadline:
-                told = [(one.pid, one.cmdline()[:6]) for one in left]
+                commands = [(one.pid, one.cmdline()[:6]) for one in left]
                 for one in left:
                     one.kill()
-                pytest.fail(f"left after {LIMIT_S} s of {name}: {told}")
+                pytest.fail(f"left after {LIMIT_S} s of {name}: {commands}")
             time.sleep(0.05)
 
 
@@ -102,8 +100,8 @@ def test_reports_leaves_no_process_and_is_started_again(busy, tmp_path, tiny_cor
     assert process.returncode != 0
     assert clone.status() == {"03_four": "failed"}
     if name == "SIGINT":
-        code, told = clone.run(**busy.environment, BUSY_S="0")
-        assert code == 0, told
+        code, output = clone.run(**busy.environment, BUSY_S="0")
+        assert code == 0, output
         assert clone.status() == {"03_four": "done"}
 
 

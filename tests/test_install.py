@@ -37,10 +37,10 @@ def python(request, tmp_path_factory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     here = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     wanted = f"pip=={request.param}" if request.param else "pip"
-    told = run(here, "-m", "pip", "install", "--quiet", "--upgrade", wanted)
-    if told.returncode and any(sign in told.stderr for sign in OFFLINE):
+    done = run(here, "-m", "pip", "install", "--quiet", "--upgrade", wanted)
+    if done.returncode and any(sign in done.stderr for sign in OFFLINE):
         pytest.skip("no package index can be reached")
-    assert told.returncode == 0, told.stderr
+    assert done.returncode == 0, done.stderr
     return here
 
 
@@ -72,20 +72,20 @@ def test_a_newer_release_changes_nothing(python, tmp_path):
         encoding="utf-8",
     )
     wheel(tmp_path, "ser_inner", "2.0")
-    told = run(python, "-m", "pip", "install", "--no-index", "--find-links", tmp_path, *LOCKED, lock)
-    assert told.returncode == 0, told.stderr
+    done = run(python, "-m", "pip", "install", "--no-index", "--find-links", tmp_path, *LOCKED, lock)
+    assert done.returncode == 0, done.stderr
     assert "Version: 1.0" in run(python, "-m", "pip", "show", "ser_inner").stdout
     assert run(python, "-m", "pip", "uninstall", "--yes", "ser_inner", "ser_outer").returncode == 0
 
 
 @pytest.mark.parametrize("name", ["serve", "notebooks", "test"])
 def test_each_lock_installs_and_fits_together(python, name):
-    told = run(python, "-m", "pip", "install", "--quiet", *LOCKED, ROOT / f"requirements-{name}.lock")
-    assert told.returncode == 0, told.stderr
+    done = run(python, "-m", "pip", "install", "--quiet", *LOCKED, ROOT / f"requirements-{name}.lock")
+    assert done.returncode == 0, done.stderr
     assert "No broken requirements" in run(python, "-m", "pip", "check").stdout
 
 
 def test_without_no_deps_too(python):
     """As conda does; everything is there, so that nothing is left to be looked for."""
-    told = run(python, "-m", "pip", "install", "--quiet", *LOCKED[1:], ROOT / "requirements-notebooks.lock")
-    assert told.returncode == 0, told.stderr
+    done = run(python, "-m", "pip", "install", "--quiet", *LOCKED[1:], ROOT / "requirements-notebooks.lock")
+    assert done.returncode == 0, done.stderr

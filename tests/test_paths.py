@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from ser_lib import ROOT, corpora, paths
+import ser_lib
+from ser_lib import ROOT, corpora, need_repository, writable
 from ser_lib.corpora import clips
 from ser_lib.errors import SerError
 
@@ -25,7 +26,7 @@ def home(tmp_path, monkeypatch):
 def without(request, monkeypatch):
     """No repository that can be written to."""
     if request.param == "installed":
-        monkeypatch.setattr(paths, "REPOSITORY", False)
+        monkeypatch.setattr(ser_lib, "REPOSITORY", False)
     else:
         monkeypatch.setattr(
             os, "access", lambda path, mode: not (mode == os.W_OK and ROOT in [path, *path.parents])
@@ -34,12 +35,12 @@ def without(request, monkeypatch):
 
 def test_the_repository_keeps_them_where_it_can(home, tmp_path):
     for folder in (tmp_path / "data" / "cache", tmp_path / "data", ROOT / "data" / "ravdess"):
-        assert paths.writable(folder) == folder
+        assert writable(folder) == folder
 
 
 @pytest.mark.parametrize("name", ["data/cache", "data/ravdess", "reports/interactive"])
 def test_the_user_keeps_them_otherwise(home, without, name):
-    place = paths.writable(ROOT / name)
+    place = writable(ROOT / name)
     assert home in place.parents
     assert "ser_lib" in place.parts
     assert place.name == ("ser_lib" if name == "data/cache" else name.rpartition("/")[2]) or os.name == "nt"
@@ -47,9 +48,9 @@ def test_the_user_keeps_them_otherwise(home, without, name):
 
 def test_a_download_is_found_where_it_was_put(home, without, tmp_path, monkeypatch):
     monkeypatch.setattr(clips, "ROOT", tmp_path / "clone")
-    monkeypatch.setattr(paths, "REPOSITORY", False)
+    monkeypatch.setattr(ser_lib, "REPOSITORY", False)
     assert corpora.find_audio() is None
-    theirs = paths.writable(ROOT / "data" / "ravdess")
+    theirs = writable(ROOT / "data" / "ravdess")
     theirs.mkdir(parents=True)
     assert corpora.find_audio() == theirs
     ours = tmp_path / "clone" / "data" / "ravdess"
@@ -58,9 +59,9 @@ def test_a_download_is_found_where_it_was_put(home, without, tmp_path, monkeypat
 
 
 def test_what_needs_the_repository_says_so(monkeypatch):
-    paths.need_repository("the tables")
-    monkeypatch.setattr(paths, "REPOSITORY", False)
+    need_repository("the tables")
+    monkeypatch.setattr(ser_lib, "REPOSITORY", False)
     with pytest.raises(
-        SerError, match=r"^the tables are in the repository and not in the installed package; clone it"
+        SerError, match=r"^the tables are in the repository, not in the installed package; clone it"
     ):
-        paths.need_repository("the tables")
+        need_repository("the tables")

@@ -51,9 +51,9 @@ def package(tmp_path):
     ],
 )
 def test_imports_are_followed(package, source, reached):
-    found = provenance.modules(["x = 1", source], package)
-    assert " ".join(found) == reached
-    assert all(path.is_file() for path in found.values())
+    files = provenance.modules(["x = 1", source], package)
+    assert " ".join(files) == reached
+    assert all(path.is_file() for path in files.values())
 
 
 def test_what_is_no_plain_python_may_import_anything(package):
@@ -74,7 +74,7 @@ def edited(tmp_path, monkeypatch):
         for name in names:
             (path,) = (tmp_path / "ser_lib").rglob(f"{name}.py")
             path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
-        return {notebook: ledger._code(notebook) for notebook in NOTEBOOKS}
+        return {notebook: ledger._code_hash(notebook) for notebook in NOTEBOOKS}
 
     return codes
 
@@ -90,19 +90,19 @@ def test_an_edit_changes_the_code_of_the_notebooks_that_reach_it(edited):
 
 
 def test_an_edit_of_a_cell_changes_the_code(tmp_path, monkeypatch):
-    before = ledger._code("01_eda")
+    before = ledger._code_hash("01_eda")
     notebook = json.loads((parameters.NOTEBOOKS / "01_eda.ipynb").read_text(encoding="utf-8"))
     notebook["cells"][0]["source"] += ["More."]
     (tmp_path / "01_eda.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     monkeypatch.setattr(parameters, "NOTEBOOKS", tmp_path)
-    assert ledger._code("01_eda") != before
+    assert ledger._code_hash("01_eda") != before
 
 
 def test_no_notebook_reaches_what_serves_or_measures():
     for notebook in NOTEBOOKS:
         cells = json.loads((parameters.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-        found = provenance.modules(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
-        names = {name.rpartition(".")[2] for name in found}
+        files = provenance.modules(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
+        names = {name.rpartition(".")[2] for name in files}
         assert {"report", "metrics", "tables", "features"} <= names
         assert not names & {"listen", "server", "bench", "cli", "index", "reruns", "export", "download"}
         assert ("bundle" in names) == (notebook == "04_choose_and_export")

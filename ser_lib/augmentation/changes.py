@@ -1,11 +1,10 @@
-"""Changes to a waveform that keep its label: copies for training folds. What else befalls recordings is in `stress`.
+"""Changes to a waveform that keep its emotion: data augmentation for training. `stress` has test distortions.
 
-A change is called with a waveform (mono float32, shape (n_samples,)), its sample rate in hertz and a
-random generator. It returns a new waveform at the same rate: float32, finite, of another length where
-that is its nature. Samples may exceed full scale, since floats do not clip. Changes are frozen and can
-be pickled; `name` is for a figure or a table, and the `repr` names a change in the cache of feature
-tables. `audio.load(path, change=Speed(1.1))` applies one at the file's own rate; the generator is seeded
-by the clip, so that Noise(20) and Noise(10) are the same noise at two levels.
+A change takes a waveform (mono float32, shape (n_samples,)), its sample rate in hertz and a random generator, and
+returns a new, finite float32 waveform at the same rate. Its length may differ, and samples may exceed full scale.
+Changes are frozen dataclasses: `name` is for figures, and the `repr` is part of the cache key of feature tables.
+`audio.load(path, change=Speed(1.1))` applies one at the file's own rate, with a generator seeded by the clip, so
+that Noise(20) and Noise(10) are the same noise at two levels.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from ser_lib.errors import SerError
 from ser_lib.features import lld
 
 BAND = 8_000.0  # hertz; noise ends here, so that an SNR means the same at every sample rate
-VOICES = 6  # talkers in the babble
+TALKERS = 6  # in the babble
 
 
 class Change:
-    """What all changes have in common."""
+    """Base class of all changes."""
 
-    label: ClassVar[str]  # the name, with the parameters to be filled in
+    label: ClassVar[str]  # the name, with the parameters in braces
 
     @property
     def name(self) -> str:
@@ -40,25 +39,19 @@ class Change:
 
 
 def _filter(y: np.ndarray, rate: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Filter without delay by an amplitude gain that is a function of hertz."""
+    """Filter without delay; `gain` maps hertz to amplitude."""
     n = scipy.fft.next_fast_len(len(y) + rate // 10, real=True)
     response = gain(scipy.fft.rfftfreq(n, 1 / rate)).astype(np.float32)
     return scipy.fft.irfft(scipy.fft.rfft(y, n) * response, n)[: len(y)]
 
 
 def to_length(y: np.ndarray, n: int) -> np.ndarray:
-    """Cut, or padded with zeros, to `n` samples."""
+    """Cut or zero-pad to `n` samples."""
     return np.pad(y[:n], (0, max(0, n - len(y))))
 
 
-def known(value: str, choices: tuple[str, ...], what: str) -> None:
-    """Refuse a word that is none of the choices.
-
-    Raises
-    ------
-    SerError
-        Lists them.
-    """
+def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
+    """Raise SerError, with the valid choices, unless `value` is one of them."""
     if value not in choices:
         raise SerError(f"{what} {value!r} is unknown; choose one of {', '.join(choices)}")
 
@@ -87,16 +80,8 @@ class Speed(Change):
 class Pitch(Change):
     """Higher or lower at the same duration; the formants move too.
 
-    The clip is stretched by overlapping pieces where they fit best, then resampled.
-    Source: Verhelst & Roelands (1993), WSOLA. A phase vocoder would lose level and blur the pulses.
-
-    Examples
-    --------
-    >>> from ser_lib.features.pitch import pitch
-    >>> y = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000).astype(np.float32)
-    >>> higher = Pitch(12)(y, 16_000, np.random.default_rng(0))
-    >>> len(higher), round(float(np.median(pitch(higher, rate=16_000, hop=160)[0])))  # hertz
-    (16000, 400)
+    The clip is stretched by WSOLA (Verhelst & Roelands 1993), then resampled. A phase vocoder would lose level
+    and blur the pulses.
     """
 
     semitones: float
@@ -108,20 +93,21 @@ class Pitch(Change):
 
 
 def _stretch(y: np.ndarray, rate: int, factor: float) -> np.ndarray:
-    """Longer by `factor` at the same pitch."""
+    """Stretch by `factor` at the same pitch: overlapping pieces, each where it fits best."""
     hop = int(0.015 * rate)  # samples; half a piece
-    reach = int(0.01 * rate)  # samples; how far a piece may be from its place, half a period of 50 Hz
+    reach = int(0.01 * rate)  # samples that a piece may move from its place; half a period of 50 Hz
     pieces = int(len(y) * factor / hop) + 2
     padded = np.pad(y, (hop + reach, int(3 * hop / factor) + 3 * hop + reach)).astype(np.float64)
     energy = np.concatenate([[0], np.cumsum(np.square(padded))])
     out = np.zeros((pieces + 1) * hop)
     window = lld.hann(2 * hop)
-    far = 1e-3 * np.abs(np.linspace(-1, 1, 2 * reach + 1))  # the nearest of equals, so in silence
+    # of places that fit equally well, as in silence, the nearest is taken
+    far = 1e-3 * np.abs(np.linspace(-1, 1, 2 * reach + 1))
     start = reach
     for i in range(pieces):
         if i:
             low = round(i * hop / factor)
-            follows = padded[start + hop : start + 3 * hop]  # what would follow without a stretch
+            follows = padded[start + hop : start + 3 * hop]  # the piece that would follow without stretching
             alike = np.correlate(padded[low : low + 2 * (reach + hop)], follows)
             ends = np.arange(low, low + len(alike))
             both = (energy[ends + 2 * hop] - energy[ends]) * np.square(follows).sum()
@@ -135,9 +121,9 @@ def _stretch(y: np.ndarray, rate: int, factor: float) -> np.ndarray:
 class Noise(Change):
     """Noise from 0 to 8 kHz at a level relative to that of the active speech.
 
-    `white` is flat. `babble` has the clip's own long-term spectrum and the modulation of six talkers of
-    2.5 to 5.5 syllables a second. It is noise of that shape and holds no voices: a sum of independent
-    noises, each with its own envelope, is one noise whose power is the sum of theirs.
+    `white` is flat. `babble` is noise with the clip's long-term spectrum and the modulation of six talkers at
+    2.5 to 5.5 syllables per second; it contains no voices. One noise is enough for all talkers, because
+    independent noises add up to one whose power is the sum of theirs.
 
     Examples
     --------
@@ -152,14 +138,14 @@ class Noise(Change):
     label = "{kind} noise {snr_db:g} dB"
 
     def __post_init__(self) -> None:
-        known(self.kind, ("white", "babble"), "noise")
+        check_choice(self.kind, ("white", "babble"), "noise")
 
     def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         noise = rng.standard_normal(len(y), dtype=np.float32)
         shape = np.ones(2)
         if self.kind == "babble":
-            tempo = rng.uniform(2.5, 5.5, (VOICES, 1))  # syllables a second
-            cycles = tempo * np.arange(len(y)) / rate + rng.uniform(0, 1, (VOICES, 1))
+            tempo = rng.uniform(2.5, 5.5, (TALKERS, 1))  # syllables per second
+            cycles = tempo * np.arange(len(y)) / rate + rng.uniform(0, 1, (TALKERS, 1))
             syllables = np.maximum(np.sin(2 * np.pi * cycles), 0)
             noise *= np.sqrt(np.square(syllables).sum(axis=0)).astype(np.float32)
             n = int(0.016 * rate)
@@ -173,15 +159,7 @@ class Noise(Change):
 
 @dataclass(frozen=True)
 class Tilt(Change):
-    """A brighter or darker microphone: a gain that is 0 dB at 1 kHz and level below 50 Hz, above 16 kHz.
-
-    Examples
-    --------
-    >>> y = np.sin(2 * np.pi * 2000 * np.arange(16_000) / 16_000).astype(np.float32)  # an octave above 1 kHz
-    >>> darker = Tilt(-3)(y, 16_000, np.random.default_rng(0))
-    >>> round(float(20 * np.log10(darker.std() / y.std())), 1)
-    -3.0
-    """
+    """A brighter or darker microphone: a sloping gain, 0 dB at 1 kHz, constant below 50 Hz and above 16 kHz."""
 
     db_per_octave: float  # above 0: brighter
     label = "tilt {db_per_octave:+g} dB/octave"
@@ -193,7 +171,7 @@ class Tilt(Change):
 
 @dataclass(frozen=True)
 class Gain(Change):
-    """Louder or softer. Nothing is cut off at full scale; `stress.Clip` does that."""
+    """Louder or softer, without clipping at full scale; for that see `stress.Clip`."""
 
     db: float
     label = "gain {db:+g} dB"
@@ -212,26 +190,19 @@ class Telephone(Change):
         from scipy.signal import butter, sosfilt
 
         line = butter(6, (300, 3400), "bandpass", fs=8_000, output="sos").astype(np.float32)
-        heard = sosfilt(line, audio.resample(y, rate, 8_000))
-        return to_length(audio.resample(heard, 8_000, rate), len(y))
+        received = sosfilt(line, audio.resample(y, rate, 8_000))
+        return to_length(audio.resample(received, 8_000, rate), len(y))
 
 
 @dataclass(frozen=True)
 class Room(Change):
-    """Reverberation: the direct sound and, 2.5 ms later, noise that decays alike at all frequencies.
+    """Reverberation: the direct sound and, 2.5 ms later, noise that decays equally at all frequencies.
 
-    Every clip gets a room of its own. The tail past the end of the clip is left out.
+    The noise is drawn anew for each clip, and the tail after the end of the clip is cut off.
     Source: Moorer (1979), About this reverberation business.
-
-    Examples
-    --------
-    >>> click = np.eye(1, 16_000, dtype=np.float32)[0]
-    >>> heard = Room(0.3, 5)(click, 16_000, np.random.default_rng(0))
-    >>> round(float(-10 * np.log10(np.square(heard[1:]).sum())), 1)  # decibels, the click over its echo
-    5.0
     """
 
-    rt60_s: float  # seconds in which the reverberation falls by 60 dB
+    rt60_s: float  # seconds until the reverberation has fallen by 60 dB
     drr_db: float  # decibels, direct over reverberant energy
     label = "room {rt60_s:g} s, {drr_db:+g} dB direct"
 
@@ -263,20 +234,13 @@ class Chain(Change):
 
 @dataclass(frozen=True)
 class Microphone(Change):
-    """The same speech as another device in another place would have it; all drawn anew for each clip.
+    """Another microphone in another place, drawn at random for each clip.
 
-    A room (for half of the clips), a colour of the microphone, white or babble noise (for most), a
-    telephone line (for a few) and a level.
-
-    Examples
-    --------
-    >>> y = np.sin(np.arange(16_000, dtype=np.float32) / 20)
-    >>> a, again, b = (Microphone(take)(y, 16_000, np.random.default_rng(0)) for take in (0, 0, 1))
-    >>> bool((a == again).all()), bool((a == b).all())
-    (True, False)
+    A spectral tilt, a room (for half of the clips), white or babble noise (for most), a telephone line (for a few)
+    and a gain.
     """
 
-    take: int = 0  # another take is another draw
+    take: int = 0  # each take draws different values
     label = "another microphone, take {take}"
 
     def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -292,9 +256,6 @@ class Microphone(Change):
         return Chain((*changes, Gain(rng.uniform(-20, 10))))(y, rate, rng)
 
 
-# Other voices for training folds: tempo, pitch and formants by an eighth, either way.
-SPEEDS: tuple[Change, ...] = (Speed(0.88), Speed(1.12))
-
-# What the served model is trained with, beside the clips as they were recorded.
-TRAINING: tuple[Change, ...] = (*SPEEDS, Microphone())
-TUTORIALS: tuple[Change, ...] = (Noise(30), Pitch(1), Speed(1.1))  # by which they multiply clips
+SPEEDS: tuple[Change, ...] = (Speed(0.88), Speed(1.12))  # other voices: tempo, pitch and formants by 12 %
+TRAINING: tuple[Change, ...] = (*SPEEDS, Microphone())  # the augmented copies of the served model
+TUTORIALS: tuple[Change, ...] = (Noise(30), Pitch(1), Speed(1.1))  # the usual copies in tutorials

@@ -1,4 +1,4 @@
-"""What befalls a recording on its way, to put a trained model to: changes as in `augment`, and the list `STRESS`."""
+"""Distortions for robustness tests: more changes as in `changes`, and the list `STRESS`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from ser_lib import audio
 from ser_lib.audio import decoding
 from ser_lib.audio.quality import frame_power
-from ser_lib.augmentation.changes import Change, Gain, Noise, Telephone, known, to_length
+from ser_lib.augmentation.changes import Change, Gain, Noise, Telephone, check_choice, to_length
 
-CODED_RATE = 48_000  # hertz; what MP3 and Opus both take
+CODED_RATE = 48_000  # hertz; both MP3 and Opus accept it
 
 
 @dataclass(frozen=True)
 class Clip(Change):
-    """Cut off whatever exceeds a share of the peak, as an overdriven input does.
+    """Clip at a share of the peak, as an overdriven input does.
 
     Examples
     --------
@@ -36,14 +36,7 @@ class Clip(Change):
 
 @dataclass(frozen=True)
 class Silence(Change):
-    """A pause at the end: noise at the level of the clip's quietest frames.
-
-    Examples
-    --------
-    >>> longer = Silence(2)(np.ones(16_000, np.float32), 16_000, np.random.default_rng(0))
-    >>> len(longer) / 16_000  # seconds
-    3.0
-    """
+    """A pause at the end: noise at the level of the clip's quietest frames."""
 
     seconds: float
     label = "{seconds:g} s of silence at the end"
@@ -56,19 +49,13 @@ class Silence(Change):
 
 @dataclass(frozen=True)
 class Half(Change):
-    """One half of the clip.
-
-    Examples
-    --------
-    >>> Half("second")(np.arange(4, dtype=np.float32), 16_000, np.random.default_rng(0))
-    array([2., 3.], dtype=float32)
-    """
+    """One half of the clip."""
 
     which: str = "first"  # or "second"
     label = "{which} half"
 
     def __post_init__(self) -> None:
-        known(self.which, ("first", "second"), "half")
+        check_choice(self.which, ("first", "second"), "half")
 
     def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         middle = len(y) // 2
@@ -77,23 +64,23 @@ class Half(Change):
 
 @dataclass(frozen=True)
 class Codec(Change):
-    """Encoded at 48 kHz and decoded again, in memory; the container tells the delay, which is taken out.
+    """Encode at 48 kHz and decode again, in memory, without the codec's delay.
 
-    Opus lies in WebM, as browsers record it.
+    Opus is put into WebM, as browsers record it.
 
     Examples
     --------
     >>> y = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype(np.float32)
-    >>> heard = Codec("mp3", 64)(y, 16_000, np.random.default_rng(0))
-    >>> len(heard), round(float(np.corrcoef(y, heard)[0, 1]), 1)  # neither longer nor later
+    >>> decoded = Codec("mp3", 64)(y, 16_000, np.random.default_rng(0))
+    >>> len(decoded), round(float(np.corrcoef(y, decoded)[0, 1]), 1)  # neither longer nor later
     (16000, 1.0)
     """
 
     codec: str  # "mp3" or "opus"
-    kbps: int  # kilobits a second, 1000 bits each
+    kbps: int  # 1000 bits per second
 
     def __post_init__(self) -> None:
-        known(self.codec, ("mp3", "opus"), "codec")
+        check_choice(self.codec, ("mp3", "opus"), "codec")
 
     @property
     def name(self) -> str:
@@ -112,13 +99,13 @@ class Codec(Change):
             frame.sample_rate = CODED_RATE
             out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
-        heard, back = decoding.decode(file.getvalue(), name=self.name)
-        return to_length(audio.resample(audio.mix_down(heard), back, rate), len(y))
+        decoded, decoded_rate = decoding.decode(file.getvalue(), name=self.name)
+        return to_length(audio.resample(audio.mix_down(decoded), decoded_rate, rate), len(y))
 
 
-# What notebook 06 puts a model to.
+# The test conditions of notebook 06.
 STRESS: tuple[Change, ...] = (
-    *(Noise(snr_db, kind) for kind in ("white", "babble") for snr_db in (20, 10, 5)),
+    Noise(20), Noise(10), Noise(5), Noise(20, "babble"), Noise(10, "babble"), Noise(5, "babble"),
     Gain(20), Gain(-20), Clip(0.5), Clip(0.2), Telephone(), Codec("mp3", 64), Codec("opus", 24),
     Silence(2), Half(),
 )  # fmt: skip

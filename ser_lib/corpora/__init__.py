@@ -1,9 +1,9 @@
 """Folders and CSV files of recordings to one clip table, whatever the corpus."""
 
 from ser_lib.corpora.clips import (
+    AUDIO_COLUMNS,
     CLIP_COLUMNS,
     EIGHT,
-    FACTS,
     FOUR,
     RAVDESS,
     Corpus,
@@ -14,9 +14,9 @@ from ser_lib.corpora.clips import (
 )
 
 __all__ = [
+    "AUDIO_COLUMNS",
     "CLIP_COLUMNS",
     "EIGHT",
-    "FACTS",
     "FOUR",
     "RAVDESS",
     "Corpus",

@@ -1,8 +1,8 @@
 """Which clips are the same recording: twins with equal samples, and augmented copies of a clip.
 
-A clip table may hold augmented copies of its clips, for training alone: rows whose `source_clip` is the
-`clip_id` of the original. Without that column, or where it is empty or the row's own `clip_id`, a row is an
-original. Clips whose decoded samples are equal (`audio_sha256`) are twins.
+A clip table may contain augmented copies of its clips, for training only: their `source_clip` is the `clip_id`
+of the original. A row without a `source_clip`, or with its own `clip_id` there, is an original. Clips whose
+decoded samples are equal (`audio_sha256`) are twins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SOURCE = "source_clip"
 
 
 def sources(clips: pd.DataFrame) -> pd.Series:
-    """The `clip_id` of each row's original, which is its own for an original.
+    """The `clip_id` of each row's original: an original's own, and for a copy that of its source.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def sources(clips: pd.DataFrame) -> pd.Series:
 
 
 def originals(clips: pd.DataFrame) -> np.ndarray:
-    """Whether each row is an original, which may be tested, and no altered copy; shape (n_clips,).
+    """Whether each row is an original, so that it may be tested; shape (n_clips,).
 
     Examples
     --------
@@ -40,7 +40,7 @@ def originals(clips: pd.DataFrame) -> np.ndarray:
 
 
 def contents(clips: pd.DataFrame) -> pd.Series:
-    """What twins have in common: the hash of the samples, or the `clip_id` where there is none.
+    """The content hash of each row, which twins share, or its `clip_id` if there is none.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def contents(clips: pd.DataFrame) -> pd.Series:
 
 
 def origins(clips: pd.DataFrame) -> pd.Series:
-    """The content of each row's original: the same for a clip, its twins and the altered copies of any.
+    """The content hash of each row's original: the same for a clip, its twins, and the augmented copies of both.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""What names say: file names by the schemes of known corpora, and labels by a `labels.yaml`.
+"""The naming schemes of known corpora, and the label maps of `labels.yaml`.
 
-A scheme takes a path and gives what its name tells of the clip, by `corpus.CLIP_COLUMNS`, or None for a name of
-another kind. A corpus is added by its function, an entry in `NAMING` and a line in `CORPORA`.
+A scheme is a function from a path to the clip columns in its name (`CLIP_COLUMNS`), or None if the name does not
+fit. To add a corpus, write its function, an entry in `NAMING` and a line in `CORPORA`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _tess(path: Path) -> dict[str, Any] | None:
     speaker, word, emotion = match.groups()
     return {
         "corpus": "tess",
-        "speaker": "OAF" if speaker == "OA" else speaker,  # OA_bite_neutral is published so
+        "speaker": "OAF" if speaker == "OA" else speaker,  # OA_bite_neutral is the published name
         "gender": "female",
         "emotion": TESS_EMOTIONS[emotion],
         "statement": word,
@@ -127,7 +127,7 @@ NAMING: dict[str, Callable[[Path], dict[str, Any] | None]] = {
     "ravdess": _ravdess, "emodb": _emodb, "cremad": _cremad, "tess": _tess, "savee": _savee,
 }  # fmt: skip
 
-# What a model card says of them.
+# For the model card.
 CORPORA = {
     "ravdess": "RAVDESS (Livingstone & Russo 2018): acted, North American English, two sentences, studio recordings",
     "ravdess-song": "RAVDESS, sung (Livingstone & Russo 2018): acted, North American English, studio recordings",
@@ -138,25 +138,13 @@ CORPORA = {
 }
 
 
-# --- labels ----------------------------------------------------------------------------------------
-
-
 def label_map(source: Path) -> dict[str, str | None]:
-    """What `labels.yaml` of a folder or manifest makes of each label that it names; None: left out.
+    """The emotion for each label in the `labels.yaml` of a folder or manifest; None leaves its clips out.
 
     Raises
     ------
     CorpusError
-        The file holds anything but `labels: {label: emotion}`.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     text = "labels: {joy: happy, boredom: null}"
-    ...     _ = Path(folder, LABELS).write_text(text, encoding="utf-8")
-    ...     label_map(Path(folder))
-    {'joy': 'happy', 'boredom': None}
+        The file contains anything but `labels: {label: emotion}`.
     """
     path = (source if source.is_dir() else source.parent) / LABELS
     if not path.is_file():
@@ -165,9 +153,9 @@ def label_map(source: Path) -> dict[str, str | None]:
 
     try:  # all as text: `01` and `no` are labels too
         labels = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)["labels"]
-        flat = all(isinstance(emotion, str) for emotion in labels.values())
+        valid = all(isinstance(emotion, str) for emotion in labels.values())
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        flat = False
-    if not flat:
+        valid = False
+    if not valid:
         raise CorpusError(f"{path}: not a map of labels; write it as `labels: {{joy: happy, boredom: null}}`")
     return {label: None if emotion in ("", "~", "null") else emotion for label, emotion in labels.items()}

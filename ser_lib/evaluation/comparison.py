@@ -1,7 +1,7 @@
-"""Two models on the same clips, and groups of clips or seeds of one model: how far apart their scores are.
+"""Differences between scores: of two models on the same clips, of groups of clips, of a model's seeds.
 
-Intervals resample speakers, as in `metrics`. What is compared of one speaker is drawn together, since who is
-hard to hear is so on both sides.
+Intervals resample speakers, as in `metrics`. Both scores of a difference use the same draws, because a speaker who
+is hard for one model is hard for the other.
 """
 
 from __future__ import annotations
@@ -12,20 +12,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from ser_lib.evaluation.metrics import (
-    N_DRAWS,
-    drawn_scores,
-    from_counts,
-    score,
-    speaker_counts,
-    speaker_draws,
-)
+from ser_lib.evaluation import metrics
+from ser_lib.evaluation.metrics import bootstrap_scores, from_counts, score, speaker_counts, speaker_draws
 
 
 def difference(
     a: pd.DataFrame, b: pd.DataFrame, labels: Sequence[str], metric: str = "uar", *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """`a` minus `b` on the same clips, with a 95 % interval from resampling speakers in pairs.
+    """Return `a` minus `b` on the same clips: value, low and high (95 % interval, paired by speaker).
 
     Raises
     ------
@@ -34,9 +28,9 @@ def difference(
 
     Examples
     --------
-    >>> said = pd.DataFrame({"clip_id": ["a", "b"], "speaker": ["ann", "ben"], "emotion": ["sad", "happy"]})
-    >>> right, always_sad = (said.assign(seed=0, predicted=what) for what in (said["emotion"], "sad"))
-    >>> difference(right, always_sad, ["happy", "sad"])  # no better on ann, better on ben
+    >>> clips = pd.DataFrame({"clip_id": ["a", "b"], "speaker": ["ann", "ben"], "emotion": ["sad", "happy"]})
+    >>> a = clips.assign(seed=0, predicted=["sad", "happy"])
+    >>> difference(a, a.assign(predicted="sad"), ["happy", "sad"])  # no better on ann, better on ben
     (0.5, 0.0, 1.0)
     """
     if set(a["clip_id"]) != set(b["clip_id"]):
@@ -44,12 +38,13 @@ def difference(
     x, y = speaker_counts(a, labels), speaker_counts(b, labels)
     value = from_counts(x.sum(axis=1), metric).mean() - from_counts(y.sum(axis=1), metric).mean()
     draws = speaker_draws(x.shape[1], seed)
-    low, high = np.quantile(drawn_scores(x, metric, draws) - drawn_scores(y, metric, draws), (0.025, 0.975))
+    differences = bootstrap_scores(x, metric, draws) - bootstrap_scores(y, metric, draws)
+    low, high = np.quantile(differences, (0.025, 0.975))
     return float(value), float(low), float(high)
 
 
 def verdict(a: str, b: str, gap: tuple[float, float, float]) -> str:
-    """One sentence on a paired difference, which may be that there is no clear winner.
+    """Return one sentence on a paired difference; no clear winner if the interval holds zero.
 
     Examples
     --------
@@ -67,37 +62,37 @@ def verdict(a: str, b: str, gap: tuple[float, float, float]) -> str:
 def by_group(
     predictions: pd.DataFrame, groups: pd.Series, labels: Sequence[str], metric: str = "uar", *, seed: int = 0
 ) -> pd.DataFrame:
-    """One metric for each group of clips, as `metrics.score` gives it.
+    """Return one metric of each group of clips, with its interval.
 
     Parameters
     ----------
     groups : Series indexed by `clip_id`
-        Gender, intensity, statement…; clips without a value belong to no group.
+        Gender, intensity, statement…; clips without a value are in no group.
 
     Returns
     -------
     DataFrame
-        `group, value, low, high, clips, speakers`; the interval of a group of one speaker resamples its
-        clips instead, and says nothing of other speakers.
+        `group, value, low, high, clips, speakers`. The interval of a group with one speaker resamples clips
+        instead; it does not hold for other speakers.
 
     Raises
     ------
     ValueError
-        A clip is not in `groups`.
+        A clip is missing from `groups`.
 
     Examples
     --------
-    >>> said = pd.DataFrame({"clip_id": list("abc"), "speaker": ["ann", "ben", "cat"], "emotion": "sad"})
-    >>> said = said.assign(seed=0, predicted=["sad", "sad", "happy"])
+    >>> predictions = pd.DataFrame({"clip_id": list("abc"), "speaker": ["ann", "ben", "cat"], "emotion": "sad"})
+    >>> predictions = predictions.assign(seed=0, predicted=["sad", "sad", "happy"])
     >>> gender = pd.Series({"a": "female", "b": "male", "c": "female"})
-    >>> by_group(said, gender, ["happy", "sad"]).to_numpy().tolist()
+    >>> by_group(predictions, gender, ["happy", "sad"]).to_numpy().tolist()
     [['female', 0.5, 0.0, 1.0, 2, 2], ['male', 1.0, 1.0, 1.0, 1, 1]]
     """
     rows = []
     for group, part in _parts(predictions, groups).items():
         speakers, clips = part["speaker"].nunique(), part["clip_id"].nunique()
-        drawn = part if speakers > 1 else part.assign(speaker=part["clip_id"])
-        value, low, high = score(drawn, labels, metric, seed=seed)
+        resampled = part if speakers > 1 else part.assign(speaker=part["clip_id"])
+        value, low, high = score(resampled, labels, metric, seed=seed)
         rows.append((group, value, low, high, clips, speakers))
     return pd.DataFrame(rows, columns=["group", "value", "low", "high", "clips", "speakers"])
 
@@ -112,22 +107,22 @@ def group_gap(
     *,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Group `a` minus group `b`, with a 95 % interval from resampling speakers.
+    """Return group `a` minus group `b`: value, low and high (95 % interval from resampling speakers).
 
-    Speakers are drawn within each group (gender); those in both (intensity) are drawn once for both,
-    since their clips come in pairs. No bounds (NaN) if a group is of one speaker.
+    Each group draws its own speakers (as for gender). Speakers in both groups (as for intensity) are drawn once for
+    both. The bounds are NaN if a group has only one speaker.
 
     Raises
     ------
     ValueError
-        A clip is not in `groups`, or a group has no clip.
+        A clip is missing from `groups`, or a group has no clip.
 
     Examples
     --------
-    >>> said = pd.DataFrame({"clip_id": list("abcd"), "speaker": ["ann", "ann", "ben", "ben"]})
-    >>> said = said.assign(seed=0, emotion="sad", predicted=["sad", "sad", "sad", "happy"])  # d is misheard
+    >>> predictions = pd.DataFrame({"clip_id": list("abcd"), "speaker": ["ann", "ann", "ben", "ben"]})
+    >>> predictions = predictions.assign(seed=0, emotion="sad", predicted=["sad", "sad", "sad", "happy"])
     >>> intensity = pd.Series({"a": "strong", "b": "normal", "c": "strong", "d": "normal"})
-    >>> group_gap(said, intensity, "strong", "normal", ["happy", "sad"])
+    >>> group_gap(predictions, intensity, "strong", "normal", ["happy", "sad"])
     (0.5, 0.0, 1.0)
     """
     parts = _parts(predictions, groups)
@@ -137,37 +132,46 @@ def group_gap(
             f"no clip in group {', '.join(map(str, absent))}; there are {', '.join(map(str, parts))}"
         )
     value = score(parts[a], labels, metric)[0] - score(parts[b], labels, metric)[0]
-    speakers = np.unique(parts[a]["speaker"]), np.unique(parts[b]["speaker"])
-    if min(map(len, speakers)) < 2:
+    if min(parts[a]["speaker"].nunique(), parts[b]["speaker"].nunique()) < 2:
         return value, np.nan, np.nan
-    resampled = []
-    for own_seed, name, heard in zip((seed + 1, seed + 2), (a, b), speakers, strict=True):
-        paired, draws = np.isin(heard, np.intersect1d(*speakers)), np.empty((N_DRAWS, len(heard)))
-        for these, drawn_by in ((paired, seed), (~paired, own_seed)):
-            if these.any():
-                draws[:, these] = speaker_draws(these.sum(), drawn_by)
-        resampled.append(drawn_scores(speaker_counts(parts[name], labels), metric, draws))
-    low, high = np.quantile(resampled[0] - resampled[1], (0.025, 0.975))
+    shared = np.intersect1d(parts[a]["speaker"], parts[b]["speaker"])
+    scores_a = bootstrap_scores(
+        speaker_counts(parts[a], labels), metric, _draws(parts[a], shared, seed, seed + 1)
+    )
+    scores_b = bootstrap_scores(
+        speaker_counts(parts[b], labels), metric, _draws(parts[b], shared, seed, seed + 2)
+    )
+    low, high = np.quantile(scores_a - scores_b, (0.025, 0.975))
     return value, float(low), float(high)
 
 
+def _draws(part: pd.DataFrame, shared: np.ndarray, shared_seed: int, own_seed: int) -> np.ndarray:
+    """Return draws of a group's speakers: of those in both groups by one seed, of the others by another."""
+    speakers = np.unique(part["speaker"])
+    in_both, draws = np.isin(speakers, shared), np.empty((metrics.N_DRAWS, len(speakers)))
+    for chosen, seed in ((in_both, shared_seed), (~in_both, own_seed)):
+        if chosen.any():
+            draws[:, chosen] = speaker_draws(chosen.sum(), seed)
+    return draws
+
+
 def _parts(predictions: pd.DataFrame, groups: pd.Series) -> dict[str, pd.DataFrame]:
-    strange = set(predictions["clip_id"]) - set(groups.index)
-    if strange:
-        raise ValueError(f"{min(strange)} and {len(strange) - 1} more clips are in no group")
+    missing = set(predictions["clip_id"]) - set(groups.index)
+    if missing:
+        raise ValueError(f"{min(missing)} and {len(missing) - 1} more clips are missing from the groups")
     return dict(list(predictions.groupby(predictions["clip_id"].map(groups))))
 
 
 def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Whether two models are right on different clips equally often, seed by seed.
+    """Return McNemar's test, by seed: whether each model alone is right on equally many clips.
 
-    McNemar's exact test takes clips as independent, which those of one speaker are not: it is surer than
-    `difference`. The mid-p value is less conservative than the exact one. Source: Fagerland et al. (2013).
+    The test assumes independent clips, but clips of one speaker are not: its p-values are smaller than
+    those of `difference` would be. The mid-p value is less conservative than the exact one. Source: Fagerland et al. (2013).
 
     Returns
     -------
     DataFrame
-        `seed, b (only the first is right), c (only the second), exact, mid_p`; two-sided.
+        `seed, b (only the first is right), c (only the second is right), exact, mid_p`; two-sided.
 
     Raises
     ------
@@ -176,19 +180,16 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> said = pd.DataFrame({"clip_id": list("abcde"), "seed": 0, "emotion": "sad"})
-    >>> sad, happy = said.assign(predicted="sad"), said.assign(predicted=["sad"] + 4 * ["happy"])
-    >>> mcnemar(sad, happy).round(4).to_dict("records")
+    >>> a = pd.DataFrame({"clip_id": list("abcde"), "seed": 0, "emotion": "sad", "predicted": "sad"})
+    >>> mcnemar(a, a.assign(predicted=["sad"] + 4 * ["happy"])).round(4).to_dict("records")
     [{'seed': 0, 'b': 4, 'c': 0, 'exact': 0.125, 'mid_p': 0.0625}]
     """
-    right = [
-        (t["predicted"] == t["emotion"]).set_axis(pd.MultiIndex.from_frame(t[["seed", "clip_id"]]))
-        for t in (a, b)
-    ]
-    if not right[0].sort_index().index.equals(right[1].sort_index().index):
+    a, b = a.set_index(["seed", "clip_id"]), b.set_index(["seed", "clip_id"])
+    if not a.sort_index().index.equals(b.sort_index().index):
         raise ValueError("a paired test needs predictions of the same clips and seeds")
-    pairs = pd.concat(right, axis=1, keys=["a", "b"])
-    only = pd.DataFrame({"b": pairs["a"] & ~pairs["b"], "c": pairs["b"] & ~pairs["a"]})
+    right_a = a["predicted"] == a["emotion"]
+    right_b = (b["predicted"] == b["emotion"]).reindex(a.index)
+    only = pd.DataFrame({"b": right_a & ~right_b, "c": right_b & ~right_a})
     counts = only.groupby(level="seed").sum().reset_index()
     fewer, n = counts[["b", "c"]].min(axis=1), counts["b"] + counts["c"]
     tails = 2 * binom.cdf(fewer, n, 0.5)
@@ -196,13 +197,13 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 
 def seed_spread(predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar") -> pd.Series:
-    """How much one metric differs between the models' seeds: `std` (NaN for one seed), `range`, `seeds`.
+    """Return the spread of one metric over a model's seeds: `std` (NaN for one seed), `range`, `seeds`.
 
     Examples
     --------
-    >>> said = pd.DataFrame({"seed": [0, 0, 1, 1], "emotion": ["happy", "sad", "happy", "sad"]})
-    >>> said = said.assign(speaker="ann", predicted=["happy", "sad", "sad", "sad"])  # UAR 1 and 0.5
-    >>> seed_spread(said, ["happy", "sad"]).round(3).to_dict()
+    >>> predictions = pd.DataFrame({"seed": [0, 0, 1, 1], "emotion": ["happy", "sad", "happy", "sad"]})
+    >>> predictions = predictions.assign(speaker="ann", predicted=["happy", "sad", "sad", "sad"])  # UAR 1 and 0.5
+    >>> seed_spread(predictions, ["happy", "sad"]).round(3).to_dict()
     {'std': 0.354, 'range': 0.5, 'seeds': 2.0}
     """
     values = from_counts(speaker_counts(predictions, labels).sum(axis=1), metric)

@@ -1,8 +1,7 @@
-"""Folds times models to one table of out-of-fold predictions, from which every number comes.
+"""Out-of-fold predictions: fit every model on the training rows of each fold and predict its test rows.
 
-A row says what a model, trained without the clip's fold, heard: `clip_id, speaker, protocol, fold, model,
-seed, emotion, predicted, p_<emotion>…`. All that is trained and tested is a `Job`, whose rows come from
-`splits.sides` or `inner_sides`, where `guard.check` passed them. Altered copies (`guard`) are never tested.
+A predictions table has `COLUMNS`, then `p_<emotion>…`; every figure of a report comes from one. Folds come from
+`splits`, which checks them. Augmented copies are trained on and never tested.
 """
 
 from __future__ import annotations
@@ -31,17 +30,11 @@ from ser_lib.features.tables import feature_columns
 from ser_lib.parallel import map_parallel
 from ser_lib.provenance import code_hash
 
-ORDER = ("clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted")
+COLUMNS = ("clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted")
 
 
 def seed_list(spec: str | int) -> list[int]:
-    """`"0,1,2"` or a single number as a list; `SerError` if these are not whole numbers.
-
-    Examples
-    --------
-    >>> seed_list("0,1,2")
-    [0, 1, 2]
-    """
+    """Return `"0,1,2"`, or a single number, as a list; `SerError` if these are not whole numbers."""
     try:
         return [int(part) for part in str(spec).split(",")]
     except ValueError as error:
@@ -49,13 +42,7 @@ def seed_list(spec: str | int) -> list[int]:
 
 
 def model_list(spec: str) -> list[str]:
-    """`"mlp,xgboost"` as a list; `SerError` if a name is not one of `models.MODELS` or `NETWORKS`.
-
-    Examples
-    --------
-    >>> model_list("logistic, majority")
-    ['logistic', 'majority']
-    """
+    """Return `"mlp,xgboost"` as a list; `SerError` if a name is not one of `models.MODELS` or `NETWORKS`."""
     names = [part.strip() for part in spec.split(",") if part.strip()]
     for name in names:
         models.make(name)
@@ -67,13 +54,7 @@ def model_list(spec: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Job:
-    """One fit: a model, the rows it is trained on, and those it is then asked about.
-
-    Examples
-    --------
-    >>> Job("mlp", 0, train=np.array([1, 2]), test=np.array([0]))
-    Job(model='mlp', fold=0, train=array([1, 2]), test=array([0]), seed=0, parameters={})
-    """
+    """One fit: a model with its seed and parameters, its training rows, and the rows to predict."""
 
     model: str
     fold: int
@@ -88,38 +69,38 @@ def _arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
     return {"x": x, "y": table["emotion"].to_numpy(object), "speakers": table["speaker"].to_numpy(object)}
 
 
-def _fitted(job: Job, x: np.ndarray, y: np.ndarray, speakers: np.ndarray) -> Pipeline:
+def _fit(job: Job, x: np.ndarray, y: np.ndarray, speakers: np.ndarray) -> Pipeline:
     model = models.make(job.model, seed=job.seed, **job.parameters)
-    name, last = model.steps[-1]
-    stops_early = {f"{name}__speakers": speakers[job.train]} if getattr(last, "held", 0) else {}
+    fit_parameters = {}
+    if job.model in models.NETWORKS:  # they stop early by a share of the training speakers
+        fit_parameters = models.last_step(job.model, speakers=speakers[job.train])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is the regulariser
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs regularises
         warnings.filterwarnings("ignore", "Got `batch_size`")  # fewer clips than that
-        return model.fit(x[job.train], y[job.train], **stops_early)
+        return model.fit(x[job.train], y[job.train], **fit_parameters)
 
 
-def _heard(job: Job, **arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The model's classes and their probabilities for the tested rows."""
-    model = _fitted(job, **arrays)
+def _fit_predict(job: Job, **arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the model's classes and their probabilities for the test rows."""
+    model = _fit(job, **arrays)
     return model.classes_, model.predict_proba(arrays["x"][job.test])
 
 
-def _same(job: Job) -> tuple[object, ...]:
-    """What two jobs with the same answers have in common: a deterministic model is fitted once for all seeds."""
+def _key(job: Job) -> tuple[object, ...]:
+    """Return a key that is equal for jobs with equal predictions: deterministic models are fitted once for all seeds."""
     seed = None if job.model in models.DETERMINISTIC else job.seed
     return job.model, seed, joblib_hash(job.parameters), job.train.tobytes(), job.test.tobytes()
 
 
 def fit(table: pd.DataFrame, job: Job) -> Pipeline:
-    """The model of a job, trained on its rows of the table.
+    """Return the model of a job, fitted on its training rows of the table."""
+    return _fit(job, **_arrays(table))
 
-    Examples
-    --------
-    >>> table = pd.DataFrame({"speaker": "ann", "emotion": ["sad", "happy"], "level_mean": [-30.0, -20.0]})
-    >>> fit(table, Job("logistic", 0, train=np.array([0, 1]), test=np.array([]))).predict([[-18.0]])
-    array(['happy'], dtype=object)
-    """
-    return _fitted(job, **_arrays(table))
+
+def fit_all(table: pd.DataFrame, name: str, *, seed: int = 0) -> Pipeline:
+    """Return the model `name` fitted on every clip of the table, for serving."""
+    rows = np.arange(len(table))
+    return fit(table, Job(name, -1, rows, rows[:0], seed))
 
 
 def predict_each(
@@ -128,64 +109,63 @@ def predict_each(
     protocol: str,
     *,
     n_jobs: int = -1,
-    what: str = "",
+    title: str = "",
     keep: Path | None = None,
 ) -> list[pd.DataFrame]:
-    """A predictions table a job; `what` is the progress bar's title, `keep` as in `out_of_fold`.
+    """Return the predictions of each job, as a table each. The caller has checked the rows (`guard.check_split`).
+
+    Parameters
+    ----------
+    title : str
+        Title of the progress bar.
+    keep : Path, optional
+        As in `out_of_fold`.
+    """
+    work: Callable[..., Any] = _fit_predict
+    if keep is not None:
+        folder = keep / code_hash("from ser_lib.models import corrcnn, networks, registry")
+        # joblib hands large arrays to processes as memory maps; mmap_mode hashes these as arrays
+        work = Memory(folder, mmap_mode="r", verbose=0).cache(_fit_predict)
+    keys = [_key(job) for job in jobs]  # before any fit, which may change an estimator among the parameters
+    distinct: dict[tuple[object, ...], Job] = {}
+    for key, job in zip(keys, jobs, strict=True):
+        distinct.setdefault(key, job)
+    results = map_parallel(partial(work, **_arrays(table)), distinct.values(), n_jobs=n_jobs, what=title)
+    result_of = dict(zip(distinct, results, strict=True))
+    return [_predictions(table, job, protocol, *result_of[key]) for key, job in zip(keys, jobs, strict=True)]
+
+
+def _predictions(
+    table: pd.DataFrame, job: Job, protocol: str, classes: np.ndarray, p: np.ndarray
+) -> pd.DataFrame:
+    about = table[["clip_id", "speaker", "emotion"]].iloc[job.test].reset_index(drop=True)
+    about = about.assign(
+        protocol=protocol, fold=job.fold, model=job.model, seed=job.seed, predicted=classes[p.argmax(axis=1)]
+    )
+    scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
+    return pd.concat([about[list(COLUMNS)], scores], axis=1)
+
+
+def predict(table: pd.DataFrame, jobs: Sequence[Job], protocol: str, *, n_jobs: int = -1) -> pd.DataFrame:
+    """Return the predictions of all jobs in one table. The caller has checked the rows (`guard.check_split`).
 
     Examples
     --------
     >>> table = pd.DataFrame({"clip_id": ["a", "b"], "speaker": "ann", "emotion": "sad", "level_mean": -30.0})
-    >>> [found] = predict_each(table, [Job("majority", 0, np.array([0]), np.array([1]))], "mine", n_jobs=1)
-    >>> found[["clip_id", "emotion", "predicted", "p_sad"]].to_dict("records")
-    [{'clip_id': 'b', 'emotion': 'sad', 'predicted': 'sad', 'p_sad': 1.0}]
+    >>> jobs = [Job("majority", i, np.array([1 - i]), np.array([i])) for i in range(2)]
+    >>> predict(table, jobs, "mine", n_jobs=1)[["clip_id", "fold", "predicted", "p_sad"]].to_numpy().tolist()
+    [['a', 0, 'sad', 1.0], ['b', 1, 'sad', 1.0]]
     """
-    work: Callable[..., Any] = _heard
-    if keep is not None:
-        folder = keep / code_hash("from ser_lib.models import corrcnn, networks, registry")
-        # memory maps: processes are given large arrays as such, which are to count as arrays
-        work = Memory(folder, mmap_mode="r", verbose=0).cache(_heard)
-    keys = [_same(job) for job in jobs]  # before any fit, which may change a part that is given
-    once: dict[tuple[object, ...], Job] = {}
-    for key, job in zip(keys, jobs, strict=True):
-        once.setdefault(key, job)
-    done = map_parallel(partial(work, **_arrays(table)), once.values(), n_jobs=n_jobs, what=what)
-    parts = dict(zip(once, done, strict=True))
-    clips, found = table[["clip_id", "speaker", "emotion"]], []
-    for job, key in zip(jobs, keys, strict=True):
-        classes, p = parts[key]
-        scores = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in classes])
-        said = {"model": job.model, "seed": job.seed, "predicted": classes[p.argmax(axis=1)]}
-        about = clips.iloc[job.test].reset_index(drop=True).assign(protocol=protocol, fold=job.fold, **said)
-        found.append(pd.concat([about[list(ORDER)], scores], axis=1))
-    return found
+    return concatenate(predict_each(table, jobs, protocol, n_jobs=n_jobs, title=protocol))
 
 
-def stacked(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table; an emotion that a fold never heard has probability 0.
-
-    Examples
-    --------
-    >>> stacked([pd.DataFrame({"p_sad": [1]}), pd.DataFrame({"p_sad": [0.4], "p_calm": 0.6})]).to_dict("list")
-    {'p_sad': [1.0, 0.4], 'p_calm': [0.0, 0.6]}
-    """
+def concatenate(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return one table; an emotion that was not in a fold's training clips has probability 0."""
     whole = pd.concat(parts, ignore_index=True)
     return whole.fillna({name: 0 for name in whole if name.startswith("p_")})
 
 
-def by_fold(chosen: pd.DataFrame | None) -> dict[tuple[str, int], dict[str, Any]]:
-    """What `nested.search` chose, by model and fold; nothing if nothing was.
-
-    Examples
-    --------
-    >>> by_fold(pd.DataFrame({"model": ["mlp"], "fold": [0], "parameters": ['{"mlp__alpha": 1.0}']}))
-    {('mlp', 0): {'mlp__alpha': 1.0}}
-    """
-    rows = chosen.itertuples() if chosen is not None else ()
-    return {(row.model, row.fold): json.loads(row.parameters) for row in rows}
-
-
-# --- questions -------------------------------------------------------------------------------------
+# --- cross-validation ------------------------------------------------------------------------------
 
 
 def out_of_fold(
@@ -194,78 +174,56 @@ def out_of_fold(
     *,
     protocol: str = "actors5",
     seeds: Sequence[int] = (0,),
+    parameters: Mapping[str, Any] | None = None,
     chosen: pd.DataFrame | None = None,
     only: Mapping[str, Collection[int]] | None = None,
     guarded: bool = True,
     keep: Path | None = None,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
-    """The predictions table of every model for every tested clip, each time trained on the other folds.
+    """Return every model's predictions for every test clip, each by a model trained on the other folds.
 
     Parameters
     ----------
     table : DataFrame
-        Feature table, already limited to the emotions that are compared; with altered copies or not.
+        Feature table with the clips of the compared emotions only; may hold augmented copies.
     names : iterable of str
-        Of `models.MODELS`.
+        Of `models.MODELS` or `NETWORKS`.
     seeds : sequence of int
-        One run of every model a seed; under the random protocol the split changes as well.
+        Seeds of each model; under the random protocol also of the split.
+    parameters : mapping of str to value, optional
+        Pipeline parameters, the same in every fold.
     chosen : DataFrame, optional
-        What `nested.search` returned for this protocol and the first seed: each fold's own parameters.
+        What `search` returned for this protocol and the first seed: parameters of each model and fold.
     only : mapping of str to collection of int, optional
-        For these models, the folds that are wanted; the others get all.
+        For these models, the folds to run; the other models run all.
     guarded : bool
-        As `splits.sides`.
+        As in `splits.folds`.
     keep : Path, optional
-        A folder where what each fit has predicted is kept, so that a run that was stopped goes on there.
+        A folder for the results of each fit, from which a stopped run continues.
 
     Examples
     --------
     >>> table = pd.DataFrame({"clip_id": list("abcd"), "speaker": ["ann", "ann", "ben", "ben"]})
     >>> table = table.assign(emotion=["sad", "happy"] * 2, level_mean=[-30.0, -20.0, -31.0, -21.0])
-    >>> found = out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
-    >>> found[["clip_id", "fold", "predicted"]].to_numpy().tolist()
+    >>> predictions = out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    >>> predictions[["clip_id", "fold", "predicted"]].to_numpy().tolist()
     [['a', 0, 'sad'], ['b', 0, 'happy'], ['c', 1, 'sad'], ['d', 1, 'happy']]
     """
-    parameters = by_fold(chosen)
-    folds = {seed: splits.sides(table, protocol, seed=seed, guarded=guarded) for seed in seeds}
+    best: dict[tuple[str, int], dict[str, Any]] = {}
+    if chosen is not None:
+        best = {(row.model, row.fold): json.loads(row.parameters) for row in chosen.itertuples()}
+    folds = {seed: splits.folds(table, protocol, seed=seed, guarded=guarded) for seed in seeds}
     jobs = [
-        Job(name, fold, train, test, seed, parameters.get((name, fold), {}))
+        Job(name, fold, train, test, seed, {**(parameters or {}), **best.get((name, fold), {})})
         for name in names
         for seed in seeds
         for fold, (train, test) in folds[seed].items()
-        if fold in (only or {}).get(name, folds[seed])
+        if only is None or name not in only or fold in only[name]
     ]
-    return stacked(predict_each(table, jobs, protocol, n_jobs=n_jobs, what=f"{protocol} folds", keep=keep))
-
-
-def predict(table: pd.DataFrame, jobs: Sequence[Job], protocol: str, *, n_jobs: int = -1) -> pd.DataFrame:
-    """The predictions table of jobs whose rows were chosen, and guarded, by the caller.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"clip_id": ["a", "b"], "speaker": "ann", "emotion": "sad", "level_mean": -30.0})
-    >>> jobs = [Job("majority", i, np.array([1 - i]), np.array([i])) for i in range(2)]
-    >>> predict(table, jobs, "mine", n_jobs=1)[["clip_id", "fold", "predicted"]].to_numpy().tolist()
-    [['a', 0, 'sad'], ['b', 1, 'sad']]
-    """
-    return stacked(predict_each(table, jobs, protocol, n_jobs=n_jobs, what=protocol))
-
-
-def fit_all(table: pd.DataFrame, name: str, *, seed: int = 0) -> Pipeline:
-    """The model `name` fitted on every clip of `table`, to be served.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"speaker": ["ann", "ben"], "emotion": ["sad", "happy"], "level_mean": [-30.0, -20.0]})
-    >>> fit_all(table, "logistic").predict([[-18.0]])
-    array(['happy'], dtype=object)
-    """
-    every = np.arange(len(table))
-    return fit(table, Job(name, -1, every, every[:0], seed))
-
-
-# --- nested cross-validation ----------------------------------------------------------------------
+    return concatenate(
+        predict_each(table, jobs, protocol, n_jobs=n_jobs, title=f"{protocol} folds", keep=keep)
+    )
 
 
 def inner_predictions(
@@ -275,39 +233,41 @@ def inner_predictions(
     protocol: str = "actors5",
     seed: int = 0,
     inner: int = 10,
+    parameters: Mapping[str, Any] | None = None,
     only: Collection[int] | None = None,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
-    """For each outer fold, out-of-fold predictions of its training clips over inner folds of speakers.
+    """Return, for each outer fold, out-of-fold predictions of its training clips over inner folds of speakers.
 
-    What is fitted on them for a fold (temperature, threshold, quantile) has seen training speakers alone.
-    The table has `outer`, the fold of `evaluate.out_of_fold`, beside `fold`, the inner one.
+    A choice or a fit on them (temperature, threshold) uses the outer fold's training speakers only. The column
+    `outer` is the fold of `out_of_fold`, `fold` the inner fold.
 
     Parameters
     ----------
     inner : int
-        Inner folds of whole speakers. Few of them train on fewer clips and so make the model look less sure
-        than it is: on RAVDESS the network's temperature comes out at 0.42 with 4, at 0.56 with 10 or 20.
+        Inner folds of whole speakers. Fewer folds leave fewer training clips, so the model looks less confident
+        than it is: on RAVDESS the network's temperature is 0.42 with 4 folds and 0.56 with 10 or 20.
+    parameters : mapping of str to value, optional
+        Pipeline parameters.
     only : collection of int, optional
-        The outer folds that are wanted.
+        The outer folds to run.
 
     Examples
     --------
     >>> table = pd.DataFrame({"clip_id": range(6), "speaker": ["ann", "ann", "ben", "ben", "cat", "cat"]})
     >>> table = table.assign(emotion=["sad", "happy"] * 3, level_mean=[-30.0, -20.0] * 3)
-    >>> found = inner_predictions(table, "logistic", protocol="loso", inner=2, n_jobs=1)
-    >>> found[found["outer"] == 0][["speaker", "predicted"]].to_numpy().tolist()
+    >>> predictions = inner_predictions(table, "logistic", protocol="loso", inner=2, n_jobs=1)
+    >>> predictions[predictions["outer"] == 0][["speaker", "predicted"]].to_numpy().tolist()
     [['cat', 'sad'], ['cat', 'happy'], ['ben', 'sad'], ['ben', 'happy']]
     """
-    outer = splits.sides(table, protocol, seed=seed)
-    jobs = {
-        (fold, number): Job(name, number, *rows, seed, {})
-        for fold, (train, _) in outer.items()
-        if only is None or fold in only
-        for number, rows in splits.inner_sides(table, train, inner).items()
-    }
-    parts = predict_each(table, list(jobs.values()), protocol, n_jobs=n_jobs, what="inner folds")
-    return stacked([part.assign(outer=fold) for (fold, _), part in zip(jobs, parts, strict=True)])
+    jobs, outer_folds = [], []
+    for outer, (train, _) in splits.folds(table, protocol, seed=seed).items():
+        if only is None or outer in only:
+            for fold, rows in splits.inner_folds(table, train, inner).items():
+                jobs.append(Job(name, fold, *rows, seed, dict(parameters or {})))
+                outer_folds.append(outer)
+    parts = predict_each(table, jobs, protocol, n_jobs=n_jobs, title="inner folds")
+    return concatenate([part.assign(outer=outer) for part, outer in zip(parts, outer_folds, strict=True)])
 
 
 def search(
@@ -315,31 +275,25 @@ def search(
 ) -> pd.DataFrame:
     """Choose hyper-parameters for every fold from its training speakers alone.
 
-    A grid (`models.SEARCH`) scored by UAR over four inner folds of whole speakers. The table has
-    `model, fold, parameters (JSON), inner_uar`; models without a grid have no row.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"clip_id": range(10), "speaker": np.repeat(["ann", "ben", "cat", "dan", "eve"], 2)})
-    >>> table = table.assign(emotion=["sad", "happy"] * 5, level_mean=[-30.0, -20.0] * 5)
-    >>> search(table, ["logistic"], protocol="loso", n_jobs=1)["parameters"][0]
-    '{"logisticregression__C": 0.001}'
+    Scores the grid `models.SEARCH` by UAR over four inner folds of whole speakers. The table has
+    `model, fold, parameters (JSON), inner_uar`; a model without a grid has no row.
     """
-    outer, labels = splits.sides(table, protocol, seed=seed), np.unique(table["emotion"])
-    inner = {fold: splits.inner_sides(table, train) for fold, (train, _) in outer.items()}
-    jobs = [
-        (outer_fold, Job(name, fold, *rows, seed, parameters))
-        for name in names
-        if name in models.SEARCH
-        for outer_fold in outer
-        for parameters in ParameterGrid(models.SEARCH[name])
-        for fold, rows in inner[outer_fold].items()
-    ]
-    parts = predict_each(table, [job for _, job in jobs], protocol, n_jobs=n_jobs, what="search")
-    counts = (confusion_matrix(part["emotion"], part["predicted"], labels=labels) for part in parts)
-    uar = [float(metrics.from_counts(count, "uar")) for count in counts]
-    tried = [(job.model, fold, json.dumps(job.parameters)) for fold, job in jobs]
-    scores = pd.DataFrame(tried, columns=["model", "fold", "parameters"]).assign(inner_uar=uar)
+    outer_folds = splits.folds(table, protocol, seed=seed)
+    inner_folds = {outer: splits.inner_folds(table, train) for outer, (train, _) in outer_folds.items()}
+    jobs, about = [], []
+    for name in names:
+        if name not in models.SEARCH:
+            continue
+        for outer, folds in inner_folds.items():
+            for parameters in ParameterGrid(models.SEARCH[name]):
+                for fold, rows in folds.items():
+                    jobs.append(Job(name, fold, *rows, seed, parameters))
+                    about.append((name, outer, json.dumps(parameters)))
+    parts = predict_each(table, jobs, protocol, n_jobs=n_jobs, title="search")
+    labels = np.unique(table["emotion"])
+    counts = [confusion_matrix(part["emotion"], part["predicted"], labels=labels) for part in parts]
+    scores = pd.DataFrame(about, columns=["model", "fold", "parameters"])
+    scores["inner_uar"] = [float(metrics.from_counts(count, "uar")) for count in counts]
     means = scores.groupby(["model", "fold", "parameters"], sort=False, as_index=False).mean()
     best = means.groupby(["model", "fold"], sort=False)["inner_uar"].idxmax()
     return means.loc[best].reset_index(drop=True)

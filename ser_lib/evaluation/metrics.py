@@ -1,7 +1,8 @@
-"""Numbers from a predictions table, with intervals that resample speakers.
+"""Metrics of a predictions table, with intervals from resampling speakers.
 
-All is of confusion counts (rows true, columns predicted, in the order given), one matrix a speaker and seed, so that
-2,000 draws take milliseconds. UAR (unweighted average recall) averages the recalls of emotions that have test clips.
+They are computed from confusion counts (rows true, columns predicted, in the order of the labels), one matrix per
+speaker and seed, so 2,000 bootstrap samples take milliseconds. UAR (unweighted average recall) averages the recall
+of the emotions that have test clips.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ N_DRAWS = 2_000
 
 
 def speaker_counts(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """Confusion counts, shape (n_seeds, n_speakers, n_labels, n_labels); speakers in sorted order.
+    """Return confusion counts, shape (n_seeds, n_speakers, n_labels, n_labels); speakers in sorted order.
 
     Raises
     ------
@@ -25,24 +26,24 @@ def speaker_counts(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarr
 
     Examples
     --------
-    >>> said = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "emotion": ["sad", "happy", "sad"]})
-    >>> speaker_counts(said.assign(seed=0, predicted="sad"), ["happy", "sad"]).astype(int).tolist()
+    >>> predictions = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "emotion": ["sad", "happy", "sad"]})
+    >>> speaker_counts(predictions.assign(seed=0, predicted="sad"), ["happy", "sad"]).astype(int).tolist()
     [[[[0, 1], [0, 1]], [[0, 0], [0, 1]]]]
     """
-    strange = (set(predictions["emotion"]) | set(predictions["predicted"])) - set(labels)
-    if strange:
-        raise ValueError(f"{', '.join(sorted(strange))}: not among the labels {', '.join(labels)}")
+    unknown = (set(predictions["emotion"]) | set(predictions["predicted"])) - set(labels)
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))}: not among the labels {', '.join(labels)}")
     code = {label: i for i, label in enumerate(labels)}
     seeds, seed = np.unique(predictions["seed"], return_inverse=True)
     speakers, speaker = np.unique(predictions["speaker"], return_inverse=True)
     counts = np.zeros((len(seeds), len(speakers), len(code), len(code)))
-    true, said = predictions["emotion"].map(code), predictions["predicted"].map(code)
-    np.add.at(counts, (seed, speaker, true.to_numpy(), said.to_numpy()), 1)
+    true, predicted = predictions["emotion"].map(code), predictions["predicted"].map(code)
+    np.add.at(counts, (seed, speaker, true.to_numpy(), predicted.to_numpy()), 1)
     return counts
 
 
 def from_counts(counts: np.ndarray, metric: str) -> np.ndarray:
-    """One metric of confusion matrices, shape (..., n_labels, n_labels) to (...).
+    """Return one metric of each confusion matrix: shape (..., n_labels, n_labels) to (...).
 
     Raises
     ------
@@ -51,11 +52,11 @@ def from_counts(counts: np.ndarray, metric: str) -> np.ndarray:
 
     Examples
     --------
-    >>> float(from_counts(np.array([[3, 1], [2, 2]]), "uar"))  # of four clips each, 3 and 2 are right
+    >>> float(from_counts(np.array([[3, 1], [2, 2]]), "uar"))  # recalls 3/4 and 2/4
     0.625
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    clips, said = counts.sum(axis=-1), counts.sum(axis=-2)
+    clips, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
     n = np.maximum(clips.sum(axis=-1), 1)
     present = clips > 0
     if metric == "accuracy":
@@ -64,38 +65,31 @@ def from_counts(counts: np.ndarray, metric: str) -> np.ndarray:
         return np.where(present, hits / np.maximum(clips, 1), 0).sum(axis=-1) / present.sum(axis=-1)
     if metric not in METRICS:
         raise ValueError(f"metric {metric!r} is unknown; choose one of {', '.join(METRICS)}")
-    f1 = 2 * hits / np.maximum(clips + said, 1)
-    weight = present | (said > 0) if metric == "macro_f1" else clips
+    f1 = 2 * hits / np.maximum(clips + predicted, 1)
+    weight = present | (predicted > 0) if metric == "macro_f1" else clips
     return (f1 * weight).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1)
 
 
 def speaker_draws(n_speakers: int, seed: int) -> np.ndarray:
-    """How often each speaker is drawn in each bootstrap sample, shape (N_DRAWS, n_speakers).
-
-    Examples
-    --------
-    >>> draws = speaker_draws(3, seed=0)
-    >>> draws.shape, set(draws.sum(axis=1).tolist())
-    ((2000, 3), {3.0})
-    """
+    """Return how often each bootstrap sample draws each speaker, shape (N_DRAWS, n_speakers)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=N_DRAWS).astype(float)
 
 
-def drawn_scores(counts: np.ndarray, metric: str, draws: np.ndarray) -> np.ndarray:
-    """The metric of each bootstrap sample of speakers, averaged over the models' seeds.
+def bootstrap_scores(counts: np.ndarray, metric: str, draws: np.ndarray) -> np.ndarray:
+    """Return the metric of each bootstrap sample of speakers, averaged over the models' seeds.
 
     Parameters
     ----------
     counts : ndarray
-        Of `speaker_counts`.
+        From `speaker_counts`.
     draws : ndarray, shape (n_draws, n_speakers)
-        Of `speaker_draws`.
+        From `speaker_draws`.
 
     Examples
     --------
     >>> ann, ben = [[4, 0], [0, 4]], [[2, 2], [2, 2]]  # all of ann's clips are right, half of ben's
-    >>> drawn_scores(np.array([[ann, ben]]), "uar", np.array([[2, 0], [1, 1], [0, 2]])).tolist()
+    >>> bootstrap_scores(np.array([[ann, ben]]), "uar", np.array([[2, 0], [1, 1], [0, 2]])).tolist()
     [1.0, 0.75, 0.5]
     """
     return np.mean([from_counts(np.tensordot(draws, one, axes=1), metric) for one in counts], axis=0)
@@ -104,47 +98,44 @@ def drawn_scores(counts: np.ndarray, metric: str, draws: np.ndarray) -> np.ndarr
 def score(
     predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar", *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """One metric over the pooled test clips, averaged over seeds: value, low, high (95 % interval), from 0 to 1.
+    """Return value, low and high (95 % interval) of a metric over the pooled test clips, averaged over seeds.
 
-    The interval resamples speakers, the unit that a new user is one of; clips of one speaker are
-    not independent, so resampling clips would be too sure.
+    The interval resamples speakers, because a user is a new speaker and clips of one speaker are not independent;
+    resampling clips would make it too narrow.
 
     Examples
     --------
-    >>> said = pd.DataFrame({"speaker": ["ann", "ben"], "emotion": ["sad", "happy"]})
-    >>> score(said.assign(seed=0, predicted="sad"), ["happy", "sad"])  # right on ann, wrong on ben
+    >>> predictions = pd.DataFrame({"speaker": ["ann", "ben"], "emotion": ["sad", "happy"]})
+    >>> score(predictions.assign(seed=0, predicted="sad"), ["happy", "sad"])  # right on ann, wrong on ben
     (0.5, 0.0, 1.0)
     """
     counts = speaker_counts(predictions, labels)
     value = from_counts(counts.sum(axis=1), metric).mean()
-    low, high = np.quantile(
-        drawn_scores(counts, metric, speaker_draws(counts.shape[1], seed)), (0.025, 0.975)
-    )
+    scores = bootstrap_scores(counts, metric, speaker_draws(counts.shape[1], seed))
+    low, high = np.quantile(scores, (0.025, 0.975))
     return float(value), float(low), float(high)
 
 
 def per_speaker(predictions: pd.DataFrame, labels: Sequence[str], metric: str = "uar") -> pd.Series:
-    """One metric a speaker, averaged over seeds.
+    """Return one metric by speaker, averaged over seeds.
 
     Examples
     --------
-    >>> said = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "emotion": ["sad", "happy", "sad"]})
-    >>> per_speaker(said.assign(seed=0, predicted="sad"), ["happy", "sad"]).to_dict()
+    >>> predictions = pd.DataFrame({"speaker": ["ann", "ann", "ben"], "emotion": ["sad", "happy", "sad"]})
+    >>> per_speaker(predictions.assign(seed=0, predicted="sad"), ["happy", "sad"]).to_dict()
     {'ann': 0.5, 'ben': 1.0}
     """
-    speakers = np.unique(predictions["speaker"])
-    return pd.Series(
-        from_counts(speaker_counts(predictions, labels), metric).mean(axis=0), index=speakers, name=metric
-    )
+    values = from_counts(speaker_counts(predictions, labels), metric).mean(axis=0)
+    return pd.Series(values, index=np.unique(predictions["speaker"]), name=metric)
 
 
 def confusion(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Share of each emotion's clips (rows, summing to 1) heard as each emotion (columns).
+    """Return the share of each emotion's clips (rows, summing to 1) predicted as each emotion (columns).
 
     Examples
     --------
-    >>> said = pd.DataFrame({"speaker": "ann", "seed": 0, "emotion": ["sad", "sad", "happy"]})
-    >>> shares = confusion(said.assign(predicted=["sad", "happy", "happy"]), ["happy", "sad"])
+    >>> predictions = pd.DataFrame({"speaker": "ann", "seed": 0, "emotion": ["sad", "sad", "happy"]})
+    >>> shares = confusion(predictions.assign(predicted=["sad", "happy", "happy"]), ["happy", "sad"])
     >>> shares.loc["sad"].to_dict()
     {'happy': 0.5, 'sad': 0.5}
     """
@@ -156,31 +147,29 @@ def confusion(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def per_class(predictions: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Precision, recall, F1 and number of clips of each emotion, pooled over seeds.
+    """Return precision, recall, F1 and number of clips of each emotion, pooled over seeds.
 
     Examples
     --------
-    >>> said = pd.DataFrame({"speaker": "ann", "seed": 0, "emotion": ["sad", "sad", "happy"]})
-    >>> found = per_class(said.assign(predicted=["sad", "happy", "happy"]), ["happy", "sad"])
-    >>> found.round(2).to_dict("index")["happy"]
+    >>> predictions = pd.DataFrame({"speaker": "ann", "seed": 0, "emotion": ["sad", "sad", "happy"]})
+    >>> table = per_class(predictions.assign(predicted=["sad", "happy", "happy"]), ["happy", "sad"])
+    >>> table.round(2).to_dict("index")["happy"]
     {'precision': 0.5, 'recall': 1.0, 'f1': 0.67, 'clips': 1}
     """
     counts = speaker_counts(predictions, labels)
     pooled = counts.sum(axis=(0, 1))
-    hits, clips, said = np.diag(pooled), pooled.sum(axis=1), pooled.sum(axis=0)
-    return pd.DataFrame(
-        {
-            "precision": hits / np.maximum(said, 1),
-            "recall": hits / np.maximum(clips, 1),
-            "f1": 2 * hits / np.maximum(clips + said, 1),
-            "clips": (clips / len(counts)).astype(int),
-        },
-        index=pd.Index(labels, name="emotion"),
-    )
+    hits, clips, predicted = np.diag(pooled), pooled.sum(axis=1), pooled.sum(axis=0)
+    columns = {
+        "precision": hits / np.maximum(predicted, 1),
+        "recall": hits / np.maximum(clips, 1),
+        "f1": 2 * hits / np.maximum(clips + predicted, 1),
+        "clips": (clips / len(counts)).astype(int),
+    }
+    return pd.DataFrame(columns, index=pd.Index(labels, name="emotion"))
 
 
 def probabilities(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """The `p_<emotion>` columns in the order of `labels`, shape (n_clips, n_labels).
+    """Return the `p_<emotion>` columns in the order of `labels`, shape (n_clips, n_labels).
 
     Examples
     --------
@@ -191,9 +180,9 @@ def probabilities(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarra
 
 
 def variance_share(values: pd.DataFrame, groups: pd.Series) -> pd.Series:
-    """The share of each column's variance that lies between groups (eta squared), 0 to 1; NaN where it has none.
+    """Return the share of each column's variance between groups (eta squared), 0 to 1; NaN for a constant column.
 
-    Ranks are used, so that outliers do not decide (the statistic of the Kruskal-Wallis test).
+    Computed on ranks, against outliers: the statistic of the Kruskal-Wallis test.
 
     Examples
     --------

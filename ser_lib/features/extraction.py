@@ -1,8 +1,8 @@
-"""Feature rows of clips: from the cache where it holds them, computed and kept where not.
+"""Feature tables of clips: rows come from a cache; missing rows are computed and stored there.
 
-A cached row is found by what made it: the decoded samples (`audio_sha256`), the configuration, the
-source of the modules that compute, and the versions of the libraries they call. Change any of them
-and the row is computed again. Rows are kept in parts, so an interrupted run goes on where it was.
+A cached row is found by what it was made from: the decoded samples (`audio_sha256`), the configuration, the source
+code that computes it, and the versions of the libraries. A change of any of these computes the row again.
+Rows are stored in parts, so that an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 
-from ser_lib import ROOT, __version__, audio, paths
-from ser_lib.corpora import FACTS
+from ser_lib import ROOT, __version__, audio, writable
+from ser_lib.corpora import AUDIO_COLUMNS
 from ser_lib.errors import AudioError, CorpusError
 from ser_lib.features import FeatureConfig, extract, feature_names
 from ser_lib.parallel import map_parallel
 from ser_lib.provenance import code_hash
 
-CACHE = paths.writable(ROOT / "data" / "cache")
-PART = 250  # clips a process, computed and kept together
+CACHE = writable(ROOT / "data" / "cache")
+PART = 250  # clips per process, computed and stored together
 CHUNK = 4  # clips sent to a process at a time
-WAIT_S = 60.0  # seconds for another run that is writing to the same file
+WAIT_S = 60.0  # seconds to wait while another run writes to the same file
 
 
 def build(
@@ -47,29 +47,29 @@ def build(
     change: audio.Change | None = None,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The feature table of `clips`, computing only the rows that the cache does not hold.
+    """Build the feature table of `clips`; only rows missing from the cache are computed.
 
     Parameters
     ----------
     clips : DataFrame
-        From `corpus.listing`: a file is decoded once, for its facts and its features, and not at all while
-        neither its size nor its time has changed; with `FACTS` it is found by its content.
+        From `corpora.listing`. A file is decoded once for its `AUDIO_COLUMNS` and its features, and not again
+        until its size or time changes. A table that has the `AUDIO_COLUMNS` is looked up by content.
     change, seed
-        What is done to each waveform first, as in `audio.load`; part of what finds a cached row.
+        Applied to each waveform first, as in `audio.load`.
 
     Returns
     -------
     table : DataFrame
-        The clip columns but `path`, then the feature columns (float32).
+        The clip columns except `path`, then the feature columns (float32).
     problems : DataFrame
         `path, problem` of clips without features (silent, too short); they are not in `table`.
     """
     whole = max(1, len(clips))
-    ((table, problems),) = parts(clips, config, whole, cache_dir, n_jobs, change, seed)
+    [(table, problems)] = build_in_parts(clips, config, whole, cache_dir, n_jobs, change, seed)
     return table, problems
 
 
-def parts(
+def build_in_parts(
     clips: pd.DataFrame,
     config: FeatureConfig,
     size: int,
@@ -78,62 +78,60 @@ def parts(
     change: audio.Change | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """First everything into the cache, then from there the two tables of `build`, of `size` clips at a time."""
+    """Compute all missing rows, then yield the two tables of `build` for `size` clips at a time."""
     key = cache_key(config, change, seed)
-    names = list(feature_names(config))
+    read = partial(read_clip, config=config, change=change, seed=seed, expected_key=key)
     with closing(Cache(Path(cache_dir) / f"{config.name}-{key}")) as cache:
-        wrong = _fill(
-            cache, clips, partial(read_clip, config=config, change=change, seed=seed, expected=key), n_jobs
-        )
+        errors = _compute_missing(cache, clips, read, n_jobs)
         for start in range(0, max(1, len(clips)), size):
-            yield _part(cache, clips.iloc[start : start + size], names, wrong)
+            yield _collect(cache, clips.iloc[start : start + size], list(feature_names(config)), errors)
 
 
-def _part(
-    cache: Cache, clips: pd.DataFrame, names: list[str], wrong: dict[str, str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The two tables of `build` for clips whose rows are in the cache, where nothing is wrong with them."""
-    part = cache.known(clips)
-    there = cache.holds(part["audio_sha256"])
-    table, left_out = part[there].reset_index(drop=True), part[~there].reset_index(drop=True)
-    table = table.drop(columns="path").astype(FACTS)
-    values = pd.DataFrame(cache.rows(table["audio_sha256"], len(names)), columns=names)
-    told = [wrong.get(name, "changed while it was read; run it again") for name in _content(left_out)]
-    return pd.concat([table, values], axis=1), left_out[["path"]].assign(problem=told)
-
-
-def _fill(cache: Cache, clips: pd.DataFrame, work: Callable[..., Any], n_jobs: int) -> dict[str, str]:
-    """Compute the rows that the cache does not hold; what is wrong with a clip, by `_content`."""
-    wrong: dict[str, str] = {}
+def _compute_missing(
+    cache: Cache, clips: pd.DataFrame, read: Callable[..., Any], n_jobs: int
+) -> dict[str, str]:
+    """Compute and store the rows that the cache lacks; return the error of each unreadable clip, by `_key`."""
+    errors: dict[str, str] = {}
     step = PART * effective_n_jobs(n_jobs)
     for start in range(0, len(clips), step):
-        part = cache.known(clips.iloc[start : start + step])
-        content = _content(part)
-        todo = part["path"][~cache.holds(part["audio_sha256"]) & ~content.duplicated()]
-        what = f"features {start + len(part)}/{len(clips)}"
-        read = map_parallel(work, todo, n_jobs=n_jobs, what=what, chunk=CHUNK, lost=lost)
-        for name, result in zip(content[todo.index], read, strict=True):
+        part = cache.with_audio_columns(clips.iloc[start : start + step])
+        keys = _key(part)
+        missing = ~cache.contains(part["audio_sha256"]) & ~keys.duplicated()
+        paths = part["path"][missing]
+        title = f"features {start + len(part)}/{len(clips)}"
+        results = map_parallel(read, paths, n_jobs=n_jobs, what=title, chunk=CHUNK, lost=process_died)
+        computed = []
+        for path, key, result in zip(paths, keys[missing], results, strict=True):
             if isinstance(result, str):
-                wrong[name] = result
-        good = zip(todo, read, strict=True)
-        cache.add((path, result) for path, result in good if not isinstance(result, str))
-    return wrong
+                errors[key] = result
+            else:
+                computed.append((path, result))
+        cache.add(computed)
+    return errors
 
 
-def _content(clips: pd.DataFrame) -> pd.Series:
-    """What tells clips apart: their content, or the path where that is not known. Identical clips fail alike."""
+def _collect(
+    cache: Cache, clips: pd.DataFrame, names: list[str], errors: dict[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of `build` for clips whose rows are in the cache, or in `errors`."""
+    clips = cache.with_audio_columns(clips)
+    cached = cache.contains(clips["audio_sha256"])
+    table, rest = clips[cached].reset_index(drop=True), clips[~cached].reset_index(drop=True)
+    table = table.drop(columns="path").astype(AUDIO_COLUMNS)
+    values = pd.DataFrame(cache.rows(table["audio_sha256"], len(names)), columns=names)
+    problems = [errors.get(key, "changed while it was read; run it again") for key in _key(rest)]
+    return pd.concat([table, values], axis=1), rest[["path"]].assign(problem=problems)
+
+
+def _key(clips: pd.DataFrame) -> pd.Series:
+    """The content hash of each clip, or its path if the hash is not known yet."""
     return clips["audio_sha256"].fillna(clips["path"])
 
 
 class Cache:
-    """The rows of one configuration by content, and the facts of files, in one SQLite file.
+    """The feature rows of one configuration, and the audio columns of files, in one SQLite file.
 
-    Only what is asked for is in memory. What is added together is there whole or not at all.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there. A damaged file in it is replaced by an empty one.
+    Rows added together are stored all or not at all. A damaged file in `folder` is replaced by an empty one.
     """
 
     def __init__(self, folder: Path):
@@ -155,64 +153,62 @@ class Cache:
         with self._db:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS files "
-                f"(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, {', '.join(FACTS)})"
+                f"(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, {', '.join(AUDIO_COLUMNS)})"
             )
             self._db.execute("CREATE TABLE IF NOT EXISTS rows (audio_sha256 TEXT PRIMARY KEY, row BLOB)")
 
     def close(self) -> None:
-        """Let the file go; for `contextlib.closing`."""
+        """Close the file."""
         self._db.close()
 
-    def known(self, clips: pd.DataFrame) -> pd.DataFrame:
-        """`clips` with `FACTS`: as they are there, else of the files that have not changed since they were read.
-
-        Facts that are not known are missing values.
-        """
+    def with_audio_columns(self, clips: pd.DataFrame) -> pd.DataFrame:
+        """Add the `AUDIO_COLUMNS`, if `clips` lacks them; missing values for files that are new or changed."""
         if "audio_sha256" in clips:
             return clips
-        query = f"SELECT {', '.join(FACTS)} FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
-        found = [
-            self._db.execute(query, (os.path.abspath(path), *stamp(path))).fetchone() or (None,) * len(FACTS)
+        query = f"SELECT {', '.join(AUDIO_COLUMNS)} FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
+        unknown = (None,) * len(AUDIO_COLUMNS)
+        rows = [
+            self._db.execute(query, (os.path.abspath(path), *stamp(path))).fetchone() or unknown
             for path in clips["path"]
         ]
-        return clips.assign(**dict(zip(FACTS, zip(*found, strict=True), strict=True)))
+        return clips.assign(**pd.DataFrame(rows, clips.index, list(AUDIO_COLUMNS)))
 
-    def holds(self, contents: Iterable[str | None]) -> np.ndarray:
-        """Whether there is a row of each content, shape (n_clips,)."""
+    def contains(self, hashes: Iterable[str | None]) -> np.ndarray:
+        """Whether there is a row for each content hash, shape (n_clips,)."""
         query = "SELECT 1 FROM rows WHERE audio_sha256 = ?"
-        return np.array([self._db.execute(query, (c,)).fetchone() is not None for c in contents], dtype=bool)
+        return np.array([self._db.execute(query, (h,)).fetchone() is not None for h in hashes], dtype=bool)
 
-    def rows(self, contents: Sequence[str], n_features: int) -> np.ndarray:
-        """The rows of contents that are held, float32 of shape (n_clips, n_features)."""
+    def rows(self, hashes: Sequence[str], n_features: int) -> np.ndarray:
+        """The rows of content hashes that are there, float32 of shape (n_clips, n_features)."""
         query = "SELECT row FROM rows WHERE audio_sha256 = ?"
-        values = np.empty((len(contents), n_features), np.float32)
-        for i, content in enumerate(contents):
+        values = np.empty((len(hashes), n_features), np.float32)
+        for i, content in enumerate(hashes):
             values[i] = np.frombuffer(self._db.execute(query, (content,)).fetchone()[0], np.float32)
         return values
 
-    def add(self, read: Iterable[tuple[str, Read]]) -> None:
-        """Keep what was read from each file, by its path."""
+    def add(self, clips: Iterable[tuple[str, Read]]) -> None:
+        """Store what `read_clip` returned for each path."""
         files, rows = [], []
-        for path, (when, facts, row) in read:
-            files.append((os.path.abspath(path), *when, *facts))
-            rows.append((facts[-1], row.tobytes()))
+        for path, (size_and_time, audio_values, row) in clips:
+            files.append((os.path.abspath(path), *size_and_time, *audio_values))
+            rows.append((audio_values[-1], row.tobytes()))
         with self._db:
             self._db.executemany(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 7)})", files)
             self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows)
 
 
-# --- one file's row -------------------------------------------------------------------------------
+# --- one clip --------------------------------------------------------------------------------------
 
 LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
-COMPUTE = "from ser_lib.features.sets import extract"  # the code that decides on a row
-CHANGE = "from ser_lib.augmentation import changes, stress"  # and on what is done to a waveform first
+COMPUTE = "from ser_lib.features.sets import extract"  # the code that computes a row
+CHANGE = "from ser_lib.augmentation import changes, stress"  # the code that changes a waveform first
 
-# what was read from a file: its stamp, its duration, rate, channels and content hash, and its features
+# of a file: its `stamp`, the values of its `AUDIO_COLUMNS`, and its features
 Read = tuple[tuple[int, int], tuple[float, int, int, str], np.ndarray]
 
 
 def recipe(config: FeatureConfig) -> dict[str, Any]:
-    """What a feature table is made by: configuration, its hash, code hash and library versions."""
+    """What a feature table depends on: configuration, its hash, code hash and library versions."""
     return {
         "config": dataclasses.asdict(config),
         "config_hash": config.hash,
@@ -223,48 +219,49 @@ def recipe(config: FeatureConfig) -> dict[str, Any]:
 
 
 def cache_key(config: FeatureConfig, change: audio.Change | None, seed: int) -> str:
-    """What finds the cached rows that are made in one way."""
-    made = recipe(config)
+    """A hash of everything that decides the rows of a cache, except the clips."""
+    made_from = recipe(config)
     if change is not None:
-        made |= {"change": repr(change), "seed": seed, "change_code": code_hash(CHANGE)}
-    return sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+        made_from |= {"change": repr(change), "seed": seed, "change_code": code_hash(CHANGE)}
+    return sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_clip(
-    path: str, config: FeatureConfig, change: audio.Change | None, seed: int, expected: str
+    path: str, config: FeatureConfig, change: audio.Change | None, seed: int, expected_key: str
 ) -> Read | str:
-    """One file decoded once: its stamp, its facts and its features, or what is wrong with it."""
-    _check_worker(expected, config, change, seed)
-    when = stamp(path)
+    """Decode a file once and compute its features; return a message if that fails."""
+    _check_worker(expected_key, config, change, seed)
+    size_and_time = stamp(path)
     try:
         clip = audio.load(path, config.audio, change=change, seed=seed)
         row = np.fromiter(extract(clip, config).values(), np.float32)
     except AudioError as error:
         return str(error)
-    except Exception as error:  # one odd file in a million costs itself, not the run
+    except Exception as error:  # one odd file in a million must not end the run
         return f"{path}: {error!r}"
-    return when, (round(clip.duration_s, 4), clip.source_rate, clip.channels, clip.audio_sha256), row
+    audio_values = (round(clip.duration_s, 4), clip.source_rate, clip.channels, clip.audio_sha256)
+    return size_and_time, audio_values, row
 
 
-def lost(path: str) -> str:
-    """What is wrong with a file whose reader died."""
-    return f"{path}: the process that read it was ended; try the file alone, it may be damaged or too large"
+def process_died(path: str) -> str:
+    """The message for a file whose worker process died."""
+    return f"{path}: the process that read it died; try the file alone, it may be damaged or too large"
 
 
 @functools.cache
-def _check_worker(expected: str, config: FeatureConfig, change: audio.Change | None, seed: int) -> None:
-    """A row is kept under the key of the process that asked for it; this one must be of the same key."""
-    if cache_key(config, change, seed) != expected:
+def _check_worker(expected_key: str, config: FeatureConfig, change: audio.Change | None, seed: int) -> None:
+    """Raise CorpusError if this process would compute other rows than the one that started the run."""
+    if cache_key(config, change, seed) != expected_key:
         raise CorpusError(
-            f"{platform.node()}: ser_lib or a library differs from where this was started; install the same "
-            "versions there, and start again where files were edited meanwhile"
+            f"{platform.node()}: ser_lib or a library differs from where the run was started; install the same "
+            "versions there, and start again if files were edited meanwhile"
         )
 
 
 def stamp(path: str) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds; zeros if there is no such file."""
     try:
-        about = os.stat(path)
-    except (OSError, ValueError):  # the latter, of a name that this system cannot encode
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a name that this system cannot encode
         return 0, 0
-    return about.st_size, about.st_mtime_ns
+    return status.st_size, status.st_mtime_ns

@@ -1,6 +1,6 @@
-"""What becomes of descriptors over time: statistics, how they move together, pauses and rhythm; one number each.
+"""Functionals: descriptors over time to single numbers. Statistics, correlations, pauses and rhythm.
 
-A descriptor has one value a frame, shape (n_frames,), float32.
+A descriptor has one value per frame, shape (n_frames,), float32.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from itertools import combinations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-SLOPES = {"fast": 4, "slow": 12}  # frames to each side of the lines whose slopes are correlated
-STILL = 1e-3  # decibels, semitones or strength (a frame): what deviates by less does not move
+SLOPES = {"fast": 4, "slow": 12}  # frames on each side of a line whose slope is correlated
+STILL = 1e-3  # decibels, semitones or strength (per frame): less than this counts as constant
 FUNCTIONALS = ("mean", "std", "p05", "p50", "p95", "skew", "slope", "bend", "dmean", "dstd")
 
 
 def statistics(columns: dict[str, np.ndarray]) -> dict[str, float]:
-    """Ten statistics over time of each descriptor; zeros where there are fewer than three frames.
+    """Ten statistics over time of each descriptor; zeros if there are fewer than three frames.
 
     Parameters
     ----------
@@ -27,14 +27,14 @@ def statistics(columns: dict[str, np.ndarray]) -> dict[str, float]:
     Returns
     -------
     dict of float
-        `name_mean`, `_std`, `_p05`, `_p50`, `_p95`, `_skew`, `_slope` (change from start to end by
-        least squares), `_bend` (the ends over the middle, least-squares parabola), `_dmean` (mean
-        absolute change a frame) and `_dstd` (the changes' deviation).
+        `name_mean`, `_std`, `_p05`, `_p50`, `_p95`, `_skew`, `_slope` (change from start to end of the
+        least-squares line), `_bend` (ends above the middle, least-squares parabola), `_dmean` (mean
+        absolute change per frame) and `_dstd` (standard deviation of the changes).
 
     Examples
     --------
-    >>> found = statistics({"level": np.arange(5.0)})
-    >>> found["level_mean"], round(found["level_p95"], 1), found["level_slope"]
+    >>> row = statistics({"level": np.arange(5.0)})
+    >>> row["level_mean"], round(row["level_p95"], 1), row["level_slope"]
     (2.0, 3.8, 4.0)
     """
     x = np.stack(list(columns.values()), dtype=np.float32)  # (n_columns, n_frames)
@@ -44,7 +44,9 @@ def statistics(columns: dict[str, np.ndarray]) -> dict[str, float]:
         return dict.fromkeys(names, 0.0)
     mean = x.mean(axis=1)
     z = x - mean[:, None]
-    z -= z.mean(axis=1, keepdims=True)  # what rounding left in the mean: a constant column has no skewness
+    z -= z.mean(
+        axis=1, keepdims=True
+    )  # without the rounding error of the mean, so that a constant column has skewness 0
     std = np.sqrt(np.vecdot(z, z) / n)
     z /= np.maximum(std, np.float32(1e-6))[:, None]
     time = np.arange(n, dtype=np.float32) * np.float32(2 / (n - 1)) - 1
@@ -68,11 +70,11 @@ def statistics(columns: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def correlations(tracks: dict[str, np.ndarray]) -> dict[str, float]:
-    """How descriptors move together: the correlations over time of all, and of their slopes at two scales.
+    """Correlations over time between all descriptors and their slopes at two time scales.
 
-    The slope of a frame is that of the least-squares line through it and `SLOPES` frames to each side
-    (librosa's delta). What never moves is correlated with nothing. Source: after Williamson et al.
-    (2013), Vocal biomarkers of depression based on motor incoordination.
+    A slope is that of the least-squares line through a frame and `SLOPES` frames on each side (librosa's
+    delta). A constant track has correlation 0 with everything. Source: after Williamson et al. (2013), Vocal
+    biomarkers of depression based on motor incoordination.
 
     Parameters
     ----------
@@ -81,8 +83,7 @@ def correlations(tracks: dict[str, np.ndarray]) -> dict[str, float]:
     Returns
     -------
     dict of float
-        `corr_a_with_b`, -1 to 1, in steps of 1/256, far below what a few seconds of speech tell.
-        Zeros where there are fewer than three frames.
+        `corr_a_with_b`, -1 to 1, rounded to 1/256. Zeros if there are fewer than three frames.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def correlations(tracks: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _slopes(x: np.ndarray, width: int) -> np.ndarray:
-    """Change a frame of the line through `width` frames to each side; the ends go on as they are."""
+    """Least-squares slope per frame over `width` frames on each side; the first and last values are repeated."""
     offsets = np.arange(-width, width + 1, dtype=np.float32)
     padded = np.pad(x, ((0, 0), (width, width)), "edge")
     return sliding_window_view(padded, len(offsets), axis=1) @ (offsets / (offsets @ offsets))
@@ -121,7 +122,7 @@ def _functional_names(columns: tuple[str, ...]) -> list[str]:
 
 
 def _percentile(ordered: np.ndarray, share: float) -> np.ndarray:
-    """Of each sorted row, between the two nearest values in proportion, as np.percentile."""
+    """Percentile of each sorted row, by linear interpolation as in np.percentile."""
     at = share / 100 * (ordered.shape[1] - 1)
     low, high = ordered[:, math.floor(at)], ordered[:, math.ceil(at)]
     return low + (at - math.floor(at)) * (high - low)
@@ -136,7 +137,7 @@ def _runs(mask: np.ndarray) -> np.ndarray:
 def timing(
     voiced: np.ndarray, active: np.ndarray, level: np.ndarray, *, seconds: float, step: float
 ) -> dict[str, float]:
-    """Duration, pauses, voiced segments and the rhythm of the level; seconds and events a second.
+    """Duration, pauses, voiced segments and the rhythm of the level, in seconds and events per second.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ def timing(
     level : ndarray, shape (n_frames,)
         Decibels.
     seconds, step : float
-        Duration of the clip; from one frame to the next.
+        Duration of the clip; time between frames.
 
     Examples
     --------
@@ -153,11 +154,8 @@ def timing(
     >>> round(row["time_pause_share"], 2), row["time_voiced_mean"]
     (0.33, 0.5)
     """
-    row = {
-        "time_duration": seconds,
-        "time_voiced_share": voiced.mean(),
-        "time_pause_share": 1 - active.mean(),
-    }
+    row = {"time_duration": seconds, "time_voiced_share": voiced.mean()}
+    row["time_pause_share"] = 1 - active.mean()
     for name, mask in (("voiced", voiced), ("unvoiced", ~voiced), ("pause", ~active)):
         runs = _runs(mask) * step
         row[f"time_{name}_rate"] = len(runs) / seconds
@@ -177,6 +175,6 @@ def timing(
 
 @cache
 def _rhythm_bands(step: float) -> np.ndarray:
-    """Sum the bins of a 512-point spectrum of frames `step` seconds apart to four octaves or so, (257, 4)."""
+    """Matrix that sums a 512-point spectrum of frames `step` seconds apart to four bands, shape (257, 4)."""
     hertz = np.fft.rfftfreq(512, step)[:, None]
     return ((hertz > (0.5, 2, 4, 8)) & (hertz <= (2, 4, 8, 20))).astype(np.float64)

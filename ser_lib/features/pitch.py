@@ -1,9 +1,7 @@
-"""The pitch of a voice, and what is measured at its harmonics.
+"""The pitch of a voice, and levels at its harmonics.
 
-`pitch` finds the fundamental frequency of each frame by autocorrelation, and how strongly it is there: from
-`VOICED` on, a frame counts as voiced. `harmonic_levels` reads at that frequency what tells a breathy voice
-from a pressed one. As in `lld`, waveforms are mono float32, shape (n_samples,), there is one value a frame,
-and no Python loop over single frames.
+`pitch` estimates the fundamental frequency of each frame by autocorrelation, with its voicing strength.
+`harmonic_levels` measures breathiness at that frequency. Conventions are those of `lld`.
 """
 
 from __future__ import annotations
@@ -16,21 +14,21 @@ import scipy.fft
 from ser_lib.features.lld import FLOOR, decibels, frames, hann
 
 F0_MIN, F0_MAX = 60.0, 650.0  # hertz; shouted female speech reaches 600
-VOICED = 0.5  # normalised autocorrelation from which a frame counts as voiced
-BLOCK = 64  # frames whose padded spectra stay in the processor's cache
+VOICED = 0.5  # normalised autocorrelation above which a frame counts as voiced
+BLOCK = 64  # frames per FFT: their spectra fit into the processor's cache
 
 
 def pitch(y: np.ndarray, *, rate: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
     """Fundamental frequency and voicing strength of each frame (64 ms, every `hop` samples).
 
-    Normalised autocorrelation of windowed frames (Boersma 1993), `BLOCK` frames in one FFT at half the
-    sample rate. A second pass prefers candidates near the clip's median, which removes most octave
-    jumps (de Looze & Hirst 2008); a median over five frames removes single ones.
+    Normalised autocorrelation of windowed frames (Boersma 1993) at half the sample rate. A second pass prefers
+    candidates near the clip's median, which removes most octave jumps (de Looze & Hirst 2008). A median over
+    five frames removes single outliers.
 
     Returns
     -------
     f0_hz : ndarray, shape (n_frames,)
-        Hertz, also where the frame is unvoiced.
+        Hertz, also for unvoiced frames.
     strength : ndarray, shape (n_frames,)
         Height of the autocorrelation peak, 0 to 1.
 
@@ -73,7 +71,7 @@ def pitch(y: np.ndarray, *, rate: int, hop: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _vertex(acf: np.ndarray, row: np.ndarray, lag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The parabola through three neighbouring lags: where its top is, from `lag`, and how high."""
+    """Vertex of the parabola through three neighbouring lags: its offset from `lag`, and its height."""
     left, inner, right = acf[row, lag - 1], acf[row, lag], acf[row, lag + 1]
     bend = np.minimum(left - 2 * inner + right, np.float32(-1e-6))
     shift = np.clip((left - right) / (2 * bend), -0.5, 0.5)
@@ -81,7 +79,7 @@ def _vertex(acf: np.ndarray, row: np.ndarray, lag: np.ndarray) -> tuple[np.ndarr
 
 
 def _autocorrelation(framed: np.ndarray, n_lags: int) -> np.ndarray:
-    """Of each row, lags 0 to `n_lags` - 1; the padding is as long as these lags need, no longer."""
+    """Lags 0 to `n_lags` - 1 of each row, with just enough padding for these."""
     n_fft = scipy.fft.next_fast_len(framed.shape[1] + n_lags - 1, real=True)
     spectrum = scipy.fft.rfft(framed, n_fft, axis=1)
     return (np.square(spectrum.real) + np.square(spectrum.imag)) @ _cosines(n_fft, n_lags)
@@ -89,14 +87,14 @@ def _autocorrelation(framed: np.ndarray, n_lags: int) -> np.ndarray:
 
 @lru_cache
 def _cosines(n_fft: int, n_lags: int) -> np.ndarray:
-    """The inverse Fourier transform of a power spectrum, for few lags as a matrix, (n_bins, n_lags)."""
+    """The inverse Fourier transform of a power spectrum as a matrix, for a few lags, (n_bins, n_lags)."""
     inverse = scipy.fft.irfft(np.eye(n_fft // 2 + 1, dtype=np.float32), n_fft, axis=1)
     return np.ascontiguousarray(inverse[:, :n_lags])
 
 
 @lru_cache
 def _window_autocorrelation(n: int, n_lags: int) -> np.ndarray:
-    """Of the Hann window, 1 at lag 0, shape (n_lags,)."""
+    """Autocorrelation of the Hann window, 1 at lag 0, shape (n_lags,)."""
     acf = _autocorrelation(hann(n)[None], n_lags)[0]
     return acf / acf[0]
 
@@ -105,15 +103,6 @@ def harmonic_levels(magnitude: np.ndarray, f0: np.ndarray, *, rate: int, n_fft: 
     """Level of the first harmonic over the second, and over the strongest bin in 2-4 kHz, in dB.
 
     Breathy voices raise both, pressed voices lower them. Source: Hanson (1997).
-
-    Examples
-    --------
-    >>> from ser_lib.features.lld import magnitudes
-    >>> phase = 2 * np.pi * 200 * np.arange(16_000) / 16_000
-    >>> spectrum = magnitudes(np.sin(phase) + 0.1 * np.sin(2 * phase), n_fft=400, hop=160)
-    >>> levels = harmonic_levels(spectrum, np.full(len(spectrum), 200.0), rate=16_000, n_fft=400)
-    >>> round(float(levels["h1h2"].mean()))  # a tenth of the amplitude is 20 dB less
-    20
     """
     bins = magnitude.shape[1]
     at = np.rint(f0 * n_fft / rate).astype(int)

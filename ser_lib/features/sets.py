@@ -1,11 +1,9 @@
-"""One waveform to one row of named columns.
+"""Feature sets: one waveform to one row of named columns.
 
-Three sets: `classic` (the field's tutorial set, 180 columns, equal to librosa's own functions),
-`compact` (105 columns) and `full` (the default: one STFT shared by all descriptors, several
-functionals each, and how the main ones move together). Values are float32 and finite for every clip that `audio.load` accepts.
-
-Two more hold the frames themselves, for networks (`correlation`, `sequence`): `melpitch` and `mfcc`, one
-frame's values after another's, NaN after the end of the clip; what is longer is cut.
+`classic` is the field's tutorial set (180 columns, equal to librosa's functions), `compact` has 105 columns, and
+`full`, the default, has functionals and correlations of all descriptors from one STFT. Values are float32, and finite
+for every clip that `audio.load` accepts. For networks, `melpitch` and `mfcc` contain the frames one after another:
+NaN after the end of the clip, and longer clips are cut.
 """
 
 from __future__ import annotations
@@ -23,21 +21,14 @@ from ser_lib.errors import SerError
 from ser_lib.features import functionals, lld, pitch
 
 SETS = ("classic", "compact", "full")
-FRAMES = {"melpitch": (160, 66), "mfcc": (173, 40)}  # frames and values a frame
-COMPACT_S = 3.5  # seconds of sound that the compact set hears
-CORRELATED = 6  # MFCC, beside pitch and voicing
+FRAMES = {"melpitch": (160, 66), "mfcc": (173, 40)}  # frames, values per frame
+COMPACT_S = 3.5  # seconds of sound in the compact set
+CORRELATED = 6  # MFCC that are correlated with each other, pitch and voicing
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Everything that decides the value of a feature; its hash names a table.
-
-    Examples
-    --------
-    >>> config = FeatureConfig("compact")
-    >>> len(feature_names(config)), config.audio.sample_rate
-    (105, 16000)
-    """
+    """The settings that decide the values of features."""
 
     name: str = "full"  # one of SETS or FRAMES
     audio: AudioConfig = field(default_factory=AudioConfig)
@@ -80,7 +71,7 @@ def extract(clip: Audio, config: FeatureConfig = FeatureConfig()) -> dict[str, f
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Round float32 to 16 significant bits: what is below differs between processors, and costs storage."""
+    """Round float32 to 16 significant bits: lower bits differ between processors, and cost storage."""
     bits = values.view(np.uint32)
     return ((bits + np.uint32(0x80)) & np.uint32(0xFFFFFF00)).view(np.float32)
 
@@ -160,10 +151,7 @@ def _compact(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float
 
 
 def _melpitch(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
-    """64 mel bands in decibels, pitch in semitones and voicing every 20 ms, of the first 3.2 s of sound.
-
-    The pitch runs on straight lines through what has none.
-    """
+    """64 mel bands in decibels, interpolated pitch in semitones, and voicing every 20 ms, for 3.2 s of sound."""
     n_fft, hop = rate // 25, rate // 100
     power = np.square(lld.magnitudes(y, n_fft=n_fft, hop=hop))
     bands = lld.power_db(power @ lld.mel_filters(rate, n_fft, 64), top_db=None)
@@ -175,7 +163,7 @@ def _melpitch(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, floa
 
 
 def _mfcc(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
-    """40 MFCC every 23 ms, of the first 4 s of sound: the frames that tutorials have at 22,050 Hz."""
+    """40 MFCC every 23 ms, for 4 s of sound: the frames of tutorials at 22,050 Hz."""
     hop = round(rate * 512 / 22_050)
     power = np.square(lld.magnitudes(y, n_fft=4 * hop, hop=hop, center=True))
     return _framewise("mfcc", lld.cepstrum(lld.power_db(power @ lld.mel_filters(rate, 4 * hop, 128)), 40))
@@ -218,18 +206,19 @@ def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
 
     semitone = 12 * np.log2(f0 / lld.F0_REFERENCE)
     clear = np.clip(strength, 0.01, 0.99)
-    of_voice: dict[str, np.ndarray] = {
+    voice: dict[str, np.ndarray] = {
         "f0_semitone": semitone,
         "voicing": strength,
         "hnr": 10 * np.log10(clear / (1 - clear)),
         "jitter": np.abs(np.gradient(semitone)),
         "shimmer": np.abs(np.gradient(level)),
     }
-    of_voice |= pitch.harmonic_levels(spectrum, f0, rate=rate, n_fft=n_fft)
-    row |= functionals.statistics({name: values[voiced] for name, values in of_voice.items()})
+    voice |= pitch.harmonic_levels(spectrum, f0, rate=rate, n_fft=n_fft)
+    row |= functionals.statistics({name: values[voiced] for name, values in voice.items()})
     cepstra = np.stack([columns[f"mfcc_{i:02d}"] for i in range(1, config.n_mfcc + 1)], axis=1)
-    heard = cepstra[voiced] if voiced.any() else cepstra
-    row |= _numbered("mfcc", heard.mean(axis=0), "_vmean") | _numbered("mfcc", heard.std(axis=0), "_vstd")
+    if voiced.any():
+        cepstra = cepstra[voiced]
+    row |= _numbered("mfcc", cepstra.mean(axis=0), "_vmean") | _numbered("mfcc", cepstra.std(axis=0), "_vstd")
     row |= functionals.timing(voiced, active, level, seconds=len(y) / rate, step=hop / rate)
     tracks = {f"mfcc_{i:02d}": columns[f"mfcc_{i:02d}"] for i in range(1, 1 + min(CORRELATED, config.n_mfcc))}
     tracks |= {"f0": _between(semitone, voiced), "voicing": strength}
@@ -238,7 +227,7 @@ def _full(y: np.ndarray, rate: int, config: FeatureConfig) -> dict[str, float]:
 
 
 def _between(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """`values` where they are known, on straight lines elsewhere; zeros where none is."""
+    """Interpolate linearly between known values; zeros if none is known."""
     at = np.flatnonzero(known)
     if not len(at):
         return np.zeros_like(values)
@@ -246,6 +235,6 @@ def _between(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _fit(values: np.ndarray, n: int) -> np.ndarray:
-    """The middle `n` frames of a descriptor whose frames are longer than the spectrum's."""
+    """The middle `n` frames of a descriptor, or all of them and the last one repeated."""
     start = max(0, (len(values) - n) // 2)
     return values[np.minimum(np.arange(start, start + n), len(values) - 1)]

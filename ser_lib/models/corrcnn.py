@@ -1,4 +1,4 @@
-"""The network `corrcnn`: a clip by how its tracks move together. Needs PyTorch (`python -m pip install torch`)."""
+"""`corrcnn`, a network on correlations between tracks over time. Needs PyTorch (`python -m pip install torch`)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ser_lib.models.networks import Network, cross_entropy
 
 
 class CorrelationCNN(Network):
-    """Ours: a clip by how its tracks move together, which differs between emotions more than between voices.
+    """Classify a clip by the correlations between its tracks, which differ more between emotions than between voices.
 
-    Two views. One has the tracks of the family `correlation`: cepstra, pitch, voicing and their slopes at two time
-    scales; it starts whitened by the covariance within the emotions. The other learns its tracks, by residual
-    convolutions along time, and adds their mean and deviation by attention. Their logits are added; each also learns
-    on its own. A training clip is heard at another speed, with its bands shifted and stretched as by another vocal
-    tract, at another pitch, level and colour, and with parts masked; what is pooled of two clips is mixed.
+    Two views of the frames. The fixed view has the tracks of the feature family `correlation`: cepstra, pitch,
+    voicing and their slopes at two time scales, normalised by WCCN. The learned view has tracks from residual
+    convolutions along time, and the channels' mean and deviation by attention. The views' logits are added; each
+    view also has a loss of its own. Training clips are augmented: speed, shifted and stretched bands (another
+    vocal tract), pitch, level, colour, noise, masks; mixup mixes the pooled values of two clips.
 
     Source: Stafylakis, Rohdin, Burget (2021), Speaker embeddings by modeling channel-wise correlations; Zhang et al.
     (2018), mixup; Park et al. (2019), SpecAugment.
@@ -33,24 +33,25 @@ class CorrelationCNN(Network):
     def _module(self, n_classes: int) -> nn.Module:
         return _TwoViews(n_classes)
 
-    def _ready(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _prepare(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         length = (~frames[..., 0].isnan()).sum(dim=1)
         return torch.nan_to_num(frames[:, : int(length.max())]), length
 
-    def _varied(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
+    def _augment(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
         out = torch.full_like(frames, torch.nan)
         for i, one in enumerate(frames.numpy()):
             one = _other_voice(one[~np.isnan(one[:, 0])], rng)
             out[i, : len(one)] = torch.from_numpy(one[: frames.shape[1]])
         return out
 
-    def _start(self, module: Any, frames: Tensor, target: Tensor, rng: np.random.Generator) -> None:
+    def _initialise(self, module: Any, frames: Tensor, target: Tensor, rng: np.random.Generator) -> None:
         with torch.inference_mode():
-            heard = [frames, self._varied(frames, rng), self._varied(frames, rng)]
-            pooled = [module.known(*self._ready(part)) for all_of in heard for part in all_of.split(64)]
-        whitening = WCCN(0.5).fit(torch.cat(pooled).numpy(), np.tile(target.argmax(1).numpy(), 3))
-        module.whitening.weight.copy_(torch.from_numpy(whitening.projection_.T))
-        module.whitening.bias.copy_(torch.from_numpy(-whitening.mean_ @ whitening.projection_))
+            versions = [frames, self._augment(frames, rng), self._augment(frames, rng)]
+            parts = [part for version in versions for part in version.split(64)]
+            pooled = torch.cat([module.fixed(*self._prepare(part)) for part in parts])
+        wccn = WCCN(0.5).fit(pooled.numpy(), np.tile(target.argmax(1).numpy(), 3))
+        module.wccn.weight.copy_(torch.from_numpy(wccn.projection_.T))
+        module.wccn.bias.copy_(torch.from_numpy(-wccn.mean_ @ wccn.projection_))
 
     def _loss(
         self, module: Any, x: Tensor, length: Tensor, target: Tensor, weight: Tensor, rng: np.random.Generator
@@ -59,27 +60,26 @@ class CorrelationCNN(Network):
         if rng.random() < 0.5:
             share, other = float(rng.beta(0.4, 0.4)), torch.from_numpy(rng.permutation(len(x)))
             mix = max(share, 1 - share), other
-            target, weight = _mixed(target, mix), _mixed(weight, mix)
+            target, weight = _mixup(target, mix), _mixup(weight, mix)
         views = module.views(x, length, mix)
         alone = sum(cross_entropy(view, target, weight) for view in views)
         return cross_entropy(sum(views), target, weight) + alone / 2
 
 
-def _mixed(values: Tensor, mix: tuple[float, Tensor] | None) -> Tensor:
-    """Each row with a share of another."""
+def _mixup(values: Tensor, mix: tuple[float, Tensor] | None) -> Tensor:
+    """Return share * row + (1 - share) * other row, for `mix` = (share, other rows)."""
     return values if mix is None else mix[0] * values + (1 - mix[0]) * values[mix[1]]
 
 
 def _other_voice(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A clip's frames, as of `features` set `melpitch`, as another speaker, room and device might give them."""
+    """Return a clip's frames (feature set `melpitch`) as if from another speaker, room and device."""
     n, bands = len(x), x.shape[1] - 2
-    x = _at(x, np.linspace(0, n - 1, max(24, round(n * rng.uniform(0.83, 1.25)))))
+    x = _interpolate(x, np.linspace(0, n - 1, max(24, round(n * rng.uniform(0.83, 1.25)))))
     mel, pitch, voicing = x[:, :bands], x[:, bands], x[:, bands + 1]
-    mel = _at(mel.T, np.arange(bands) * rng.uniform(0.96, 1.04) + rng.uniform(-3, 3)).T
+    mel = _interpolate(mel.T, np.arange(bands) * rng.uniform(0.96, 1.04) + rng.uniform(-3, 3)).T
     colour = np.linspace(-1, 1, bands) * rng.normal(0, 2)
-    colour += (
-        1.5 * rng.normal() * np.sin(np.linspace(0, np.pi * rng.uniform(1, 4), bands) + rng.uniform(0, 6))
-    )
+    height, phases = 1.5 * rng.normal(), np.linspace(0, np.pi * rng.uniform(1, 4), bands)
+    colour += height * np.sin(phases + rng.uniform(0, 6))
     mel = mel + rng.normal(0, 3) + colour
     if rng.random() < 0.1:
         floor = mel.max() - rng.uniform(35, 70) + rng.normal(0, 3, mel.shape)
@@ -97,8 +97,8 @@ def _other_voice(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.column_stack([mel, pitch, voicing]).astype(np.float32)
 
 
-def _at(x: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Rows of `x` at fractional places, linear in between."""
+def _interpolate(x: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return rows of `x` at fractional places, by linear interpolation."""
     places = np.clip(places, 0, len(x) - 1)
     low = places.astype(int)
     part = (places - low)[:, None].astype(np.float32)
@@ -114,32 +114,32 @@ class _TwoViews(nn.Module):
         self.register_buffer(
             "dct", torch.tensor(dct(np.eye(bands), norm="ortho", axis=0)[: self.cepstra]).float()
         )
-        moving = (self.cepstra + 2) * (1 + len(self.slopes))
-        known = moving * (moving - 1) // 2 + moving + self.cepstra + 2
+        centred = (self.cepstra + 2) * (1 + len(self.slopes))
+        fixed = centred * (centred - 1) // 2 + centred + self.cepstra + 2
         learned = self.tracks * (self.tracks - 1) // 2 + 2 * self.channels
-        self.whitening = nn.Linear(known, known).requires_grad_(False)
+        self.wccn = nn.Linear(fixed, fixed).requires_grad_(False)
         self.stem = nn.Sequential(
             nn.Conv1d(bands + 2, self.channels, 5, 2, 2, bias=False), nn.BatchNorm1d(self.channels), nn.ReLU()
         )
-        self.blocks = nn.ModuleList([_Block(self.channels, gap) for gap in (1, 2, 3)])
+        self.blocks = nn.ModuleList([_Block(self.channels, dilation) for dilation in (1, 2, 3)])
         self.dropout = nn.Dropout(0.2)
         self.narrow = nn.Conv1d(self.channels, self.tracks, 1)
         self.attention = nn.Sequential(nn.Conv1d(self.channels, 64, 1), nn.Tanh(), nn.Conv1d(64, 1, 1))
         self.norm = nn.BatchNorm1d(learned, affine=False)
-        self.out = nn.ModuleList([_Out(size, n_classes) for size in (known, learned)])
+        self.out = nn.ModuleList([_Out(size, n_classes) for size in (fixed, learned)])
 
     def forward(self, x: Tensor, length: Tensor) -> Tensor:
         return sum(self.views(x, length))
 
     def views(self, x: Tensor, length: Tensor, mix: tuple[float, Tensor] | None = None) -> list[Tensor]:
-        """The logits of each view."""
-        pooled = self.whitening(self.known(x, length)), self.norm(self.learned(x, length))
-        return [out(_mixed(values, mix)) for out, values in zip(self.out, pooled, strict=True)]
+        """Return the logits of each view."""
+        pooled = self.wccn(self.fixed(x, length)), self.norm(self.learned(x, length))
+        return [out(_mixup(values, mix)) for out, values in zip(self.out, pooled, strict=True)]
 
-    def known(self, x: Tensor, length: Tensor) -> Tensor:
-        """Correlations and deviations of cepstra, pitch, voicing and their slopes; means of the former."""
-        moving, mean, heard = self._moving(x, length)
-        scale = torch.cat([self.dct / 20 @ moving[:, :-2], moving[:, -2:-1] / 4, moving[:, -1:] * 4], 1)
+    def fixed(self, x: Tensor, length: Tensor) -> Tensor:
+        """Return correlations and deviations of cepstra, pitch, voicing and their slopes, and the means of the first three."""
+        centred, mean, mask = self._centred(x, length)
+        scale = torch.cat([self.dct / 20 @ centred[:, :-2], centred[:, -2:-1] / 4, centred[:, -1:] * 4], 1)
         means = [mean[:, :-2, 0] @ self.dct.T / 20, (mean[:, -2:-1, 0] - 36) / 6, mean[:, -1:, 0] * 4]
         tracks, widest = [scale], max(self.slopes)
         places = torch.arange(-widest, x.shape[1] + widest)[None].clamp(min=0).minimum(length[:, None] - 1)
@@ -148,31 +148,31 @@ class _TwoViews(nn.Module):
             line = torch.arange(-width, width + 1.0)
             line = (line * width / line.square().sum()).expand(scale.shape[1], 1, -1)
             inner = longer[..., widest - width : longer.shape[2] - (widest - width)]
-            tracks.append(F.conv1d(inner, line, groups=scale.shape[1]) * heard)
-        correlation, deviation = _correlation(torch.cat(tracks, 1), heard)
+            tracks.append(F.conv1d(inner, line, groups=scale.shape[1]) * mask)
+        correlation, deviation = _correlation(torch.cat(tracks, 1), mask)
         return torch.cat([correlation, deviation.log(), *means], 1)
 
     def learned(self, x: Tensor, length: Tensor) -> Tensor:
-        """Correlations of learned tracks, and by attention the mean and deviation of all channels."""
-        moving, _, heard = self._moving(x, length)
-        h = self.stem(torch.cat([moving[:, :-2] / 10, moving[:, -2:-1] / 4, moving[:, -1:] * 4], 1))
-        heard = heard[..., ::2]
-        h = h * heard
+        """Return correlations of learned tracks, and the mean and deviation of all channels, weighted by attention."""
+        centred, _, mask = self._centred(x, length)
+        h = self.stem(torch.cat([centred[:, :-2] / 10, centred[:, -2:-1] / 4, centred[:, -1:] * 4], 1))
+        mask = mask[..., ::2]
+        h = h * mask
         for block in self.blocks:
-            h = block(h, heard)
+            h = block(h, mask)
         h = self.dropout(h)
-        weight = self.attention(h).masked_fill(heard == 0, -1e4).softmax(2)
+        weight = self.attention(h).masked_fill(mask == 0, -1e4).softmax(2)
         mean = (weight * h).sum(2)
         deviation = ((weight * h * h).sum(2) - mean * mean).clamp_min(1e-4).sqrt()
-        return torch.cat([_correlation(self.narrow(h), heard)[0], mean, deviation], 1)
+        return torch.cat([_correlation(self.narrow(h), mask)[0], mean, deviation], 1)
 
     @staticmethod
-    def _moving(x: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values less the clip's mean, shape (n, values, n_frames); the mean; and which frames there are."""
-        heard = (torch.arange(x.shape[1])[None] < length[:, None])[:, None].float()
+    def _centred(x: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the values minus the clip's mean, shape (n, values, n_frames), the mean, and a mask of the clip's frames."""
+        mask = (torch.arange(x.shape[1])[None] < length[:, None])[:, None].float()
         x = x.transpose(1, 2)
-        mean = (x * heard).sum(2, keepdim=True) / heard.sum(2, keepdim=True)
-        return (x - mean) * heard, mean, heard
+        mean = (x * mask).sum(2, keepdim=True) / mask.sum(2, keepdim=True)
+        return (x - mean) * mask, mean, mask
 
 
 class _Out(nn.Sequential):
@@ -182,31 +182,34 @@ class _Out(nn.Sequential):
         nn.init.zeros_(self[1].bias)
 
 
-def _correlation(tracks: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """Between each two tracks of shape (n, n_tracks, n_frames), over the frames that are heard; and deviations."""
-    share = heard / heard.sum(2, keepdim=True)
-    moving = tracks - (tracks * share).sum(2, keepdim=True)
-    covariance = (moving * share) @ moving.transpose(1, 2)
+def _correlation(tracks: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the correlations of all pairs of tracks, shape (n, n_tracks, n_frames), within the mask; and deviations."""
+    share = mask / mask.sum(2, keepdim=True)
+    centred = tracks - (tracks * share).sum(2, keepdim=True)
+    covariance = (centred * share) @ centred.transpose(1, 2)
     deviation = (covariance.diagonal(dim1=1, dim2=2) + 0.05**2).sqrt()
     i, j = np.triu_indices(tracks.shape[1], 1)
     return (covariance / (deviation[:, :, None] * deviation[:, None]))[:, i, j], deviation
 
 
 class _Block(nn.Module):
-    def __init__(self, channels: int, gap: int):
+    """Two dilated convolutions and a gate by channel, added to the input."""
+
+    def __init__(self, channels: int, dilation: int):
         super().__init__()
-        self.first, self.second = (
-            nn.Sequential(
-                nn.Conv1d(channels, channels, 3, 1, gap, dilation=gap, bias=False), nn.BatchNorm1d(channels)
-            )
-            for _ in range(2)
-        )
+        self.first = _convolution(channels, dilation)
+        self.second = _convolution(channels, dilation)
         self.dropout = nn.Dropout1d(0.1)
         self.gate = nn.Sequential(
             nn.Linear(channels, channels // 4), nn.ReLU(), nn.Linear(channels // 4, channels), nn.Sigmoid()
         )
 
-    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
-        h = self.second(self.dropout(F.relu(self.first(x))) * heard) * heard
-        gate = self.gate(h.sum(2) / heard.sum(2))[..., None]
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.second(self.dropout(F.relu(self.first(x))) * mask) * mask
+        gate = self.gate(h.sum(2) / mask.sum(2))[..., None]
         return F.relu(x + gate * h)
+
+
+def _convolution(channels: int, dilation: int) -> nn.Sequential:
+    convolution = nn.Conv1d(channels, channels, 3, 1, dilation, dilation=dilation, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm1d(channels))

@@ -1,4 +1,4 @@
-"""Our own scikit-learn estimators: ranks, within-class covariance normalisation (WCCN), balanced weights."""
+"""Scikit-learn estimators: normal ranks, within-class covariance normalisation (WCCN), balanced weights."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sklearn.base import BaseEstimator, ClassifierMixin, OneToOneFeatureMixin, T
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 
-ROWS = 128  # ranked at a time, so that what is in work stays in the cache
-RANK_LIMIT = 1e-7  # scikit-learn's bound of a rank before it becomes a normal deviate (about 5.2)
+ROWS = 128  # ranked at a time, so that they fit in the processor's cache
+RANK_LIMIT = 1e-7  # ranks are clipped this far from 0 and 1, as in scikit-learn: to deviates of about ±5.2
 
 
 class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Each feature by its rank, as a normal deviate: outliers and units no longer matter.
+    """Replace each value by its rank among the training values, as a normal deviate; removes units and outliers.
 
-    As scikit-learn's `QuantileTransformer(output_distribution="normal", subsample=None)`, which goes column
-    by column and takes most of a prediction's time for a single clip.
+    Equals scikit-learn's `QuantileTransformer(output_distribution="normal", subsample=None)`, which works
+    column by column and would take most of the time of a single clip's prediction.
 
     Parameters
     ----------
     n_quantiles : int
-        Of each feature that are kept; ranks between them are linear.
+        Quantiles kept of each feature; ranks between them are interpolated linearly.
 
     Examples
     --------
@@ -41,9 +41,7 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.ranks_ = np.linspace(0, 1, min(self.n_quantiles, len(X)))
         at = self.ranks_ * (len(X) - 1)
         below, above = np.floor(at).astype(int), np.ceil(at).astype(int)
-        ordered = np.sort(
-            np.ascontiguousarray(X.T)
-        )  # several times as fast as np.quantile, with the same result
+        ordered = np.sort(np.ascontiguousarray(X.T))  # much faster than np.quantile, with the same result
         low, high = ordered[:, below].astype(np.float64), ordered[:, above].astype(np.float64)
         quantiles = (low + (high - low) * (at - below)).astype(np.float32)
         self.quantiles_ = np.ascontiguousarray(np.maximum.accumulate(quantiles, axis=1).T)
@@ -58,38 +56,37 @@ class NormalRanks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return np.clip(ndtri(ranks), -limit, limit)
 
     def _rank(self, x: np.ndarray) -> np.ndarray:
-        """From 0 to 1; a value that several quantiles share is halfway between the first and the last of them."""
+        """Ranks from 0 to 1; a value equal to several quantiles gets the mean of the first and the last of them."""
         quantiles, ranks = self.quantiles_, self.ranks_
         last, column = len(ranks) - 1, np.arange(x.shape[1])
-        left = np.maximum(_not_above(quantiles, x) - 1, 0)
+        left = np.maximum(_count_at_most(quantiles, x) - 1, 0)
         right = np.minimum(left + 1, last)
         x = x.astype(np.float64)
         below, above = quantiles[left, column], quantiles[right, column]
         step = np.where(above > below, above - below, 1)
         rank = ranks[left] + (x - below) / step * (ranks[right] - ranks[left])
-        on = x == below
-        first = (quantiles[:, np.nonzero(on)[1]] < x[on]).sum(axis=0)
-        rank[on] = (ranks[np.minimum(first, last)] + ranks[left[on]]) / 2
+        equal = x == below
+        first = (quantiles[:, np.nonzero(equal)[1]] < x[equal]).sum(axis=0)
+        rank[equal] = (ranks[np.minimum(first, last)] + ranks[left[equal]]) / 2
         return np.where(x <= quantiles[0], 0, np.where(x >= quantiles[-1], 1, rank))
 
 
-def _not_above(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """How many values of each sorted column are at most x; a binary search in all columns at once."""
+def _count_at_most(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """For each value of x, how many values of its sorted column are at most x: a binary search in all columns."""
     n, columns = ordered.shape
     flat, start = np.ascontiguousarray(ordered.T).ravel(), np.arange(columns) * n
-    found = np.zeros(x.shape, np.intp)
+    count = np.zeros(x.shape, np.intp)
     for step in 2 ** np.arange(n.bit_length())[::-1]:
-        further = np.minimum(found + step, n)
-        found = np.where(flat[start + further - 1] <= x, further, found)
-    return found
+        further = np.minimum(count + step, n)
+        count = np.where(flat[start + further - 1] <= x, further, count)
+    return count
 
 
 class WCCN(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Rotate and scale so that the spread within the classes is the same in every direction.
+    """Within-class covariance normalisation: rotate and scale so that the within-class covariance is the identity.
 
-    The first half of linear discriminant analysis: what varies between clips of one emotion
-    (speaker, statement, chance) is made small where it was large, so that a regularised classifier
-    after it looks at what differs between the emotions.
+    The first half of linear discriminant analysis. Differences between clips of one emotion (speaker, statement,
+    chance) shrink where they were large, so a regularised classifier sees what differs between emotions.
 
     Parameters
     ----------
@@ -126,17 +123,24 @@ class WCCN(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return (np.asarray(X, np.float32) - self.mean_) @ self.projection_
 
 
-class WCCNRegression(ClassifierMixin, BaseEstimator):
-    """Logistic regression after `WCCN`; the two are kept as one linear map.
+class MostProbable(ClassifierMixin, BaseEstimator):
+    """A classifier that predicts the class of the highest probability."""
 
-    Close to linear discriminant analysis, and better for being fitted to the borders between the emotions.
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+class WCCNRegression(MostProbable):
+    """Logistic regression after `WCCN`, kept as one linear map.
+
+    Close to linear discriminant analysis, but scores better: the regression is fitted to the class boundaries.
 
     Parameters
     ----------
     shrinkage : float
-        Of the whitening.
+        As in `WCCN`.
     C : float
-        Of the regression: small is regular.
+        Inverse strength of the regression's L2 penalty.
 
     Examples
     --------
@@ -150,27 +154,24 @@ class WCCNRegression(ClassifierMixin, BaseEstimator):
         self.C = C
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        whitening = WCCN(self.shrinkage)
+        wccn = WCCN(self.shrinkage)
         regression = LogisticRegression(C=self.C, class_weight="balanced", max_iter=1000)
-        regression.fit(whitening.fit_transform(X, y), y)
+        regression.fit(wccn.fit_transform(X, y), y)
         self.classes_ = regression.classes_
         directions, offset = regression.coef_.T, regression.intercept_
-        if len(self.classes_) == 2:  # scikit-learn keeps the second class alone
-            directions, offset = (np.insert(part, 0, 0, axis=-1) for part in (directions, offset))
-        self.coef_ = whitening.projection_ @ directions  # (n_features, n_classes)
-        self.intercept_ = offset - whitening.mean_ @ self.coef_
-        self.n_features_in_ = whitening.n_features_in_
+        if len(self.classes_) == 2:  # scikit-learn keeps the coefficients of the second class only
+            directions, offset = np.insert(directions, 0, 0, axis=-1), np.insert(offset, 0, 0, axis=-1)
+        self.coef_ = wccn.projection_ @ directions  # (n_features, n_classes)
+        self.intercept_ = offset - wccn.mean_ @ self.coef_
+        self.n_features_in_ = wccn.n_features_in_
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         return softmax(np.asarray(X, np.float64) @ self.coef_ + self.intercept_, axis=1)
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
-
-class Balanced(ClassifierMixin, BaseEstimator):
-    """An estimator fitted with balanced sample weights and class names instead of numbers.
+class Balanced(MostProbable):
+    """Fit an estimator with balanced sample weights, and with class names in place of numbers.
 
     `MLPClassifier` and `XGBClassifier` take sample weights but have no `class_weight`.
 
@@ -189,13 +190,13 @@ class Balanced(ClassifierMixin, BaseEstimator):
         self.classes_, code = np.unique(y, return_inverse=True)
         self.estimator_ = clone(self.estimator)
         self.estimator_.fit(X, code, sample_weight=compute_sample_weight("balanced", code))
-        # of MLPClassifier; a large part of a pickle
-        for scaffold in ("_optimizer", "_best_coefs", "_best_intercepts"):
-            vars(self.estimator_).pop(scaffold, None)
+        for name in (
+            "_optimizer",
+            "_best_coefs",
+            "_best_intercepts",
+        ):  # MLPClassifier's, and most of the pickle
+            vars(self.estimator_).pop(name, None)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         return self.estimator_.predict_proba(X)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]

@@ -1,1 +1,1 @@
-"""Notebook runs through papermill: parameters, the record of each run, reports and their index."""
+"""Notebook runs: parameters, execution through papermill, the record of each run, reports and their index."""

@@ -1,8 +1,8 @@
-"""Run the notebooks headlessly through papermill, one at a time or in parallel.
+"""Run notebooks through papermill: plan the runs, execute each in its own process, show the progress.
 
-A run goes into `<out>/<run>.running/` and takes its place at the end, so that a failure never costs
-the last good report: the partly executed copy stays in `<out>/<run>.failed/`. Each is executed by a process
-of its own, which ends with the one that started it.
+A run goes into `<out>/<run>.running/` and moves to its place at the end, so that a failure never costs the last
+good report; a failed run leaves its partly executed notebook in `<out>/<run>.failed/`. The process of a run ends
+with the process that started it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import psutil
@@ -34,8 +33,7 @@ from ser_lib.errors import ReportError, SerError
 from ser_lib.runs import index, ledger, parameters, report
 from ser_lib.runs.ledger import REPORTS
 
-LONGEST = 48  # characters of a parameter in the name of a folder
-POLL_S = 0.5  # seconds between looks at a run that another process has, and at the memory of a run
+# --- planning -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,10 @@ class Run:
     name: str  # of its folder in reports/
     notebook: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    on_request: bool = False  # only where its notebook is named
+    on_request: bool = False  # runs only if its notebook is named
 
 
-# What `make reports` runs, in this order: later ones read what earlier ones left.
+# What `make reports` runs, in this order: later runs read the results of earlier ones.
 RUNS = (
     Run("01_eda", "01_eda"),
     Run("02_features", "02_features"),
@@ -61,6 +59,8 @@ RUNS = (
     Run("08_what_helps", "08_what_helps", on_request=True),
 )
 STANDARD = [run.name for run in RUNS if not run.on_request]
+NEED_RECORDINGS = ("05_leakage_audit", "06_stress_and_transfer")  # notebooks with fewer results without
+LONGEST = 48  # characters of a parameter in a folder's name
 
 
 def plan(
@@ -70,102 +70,85 @@ def plan(
     name: str = "",
     out: Path = REPORTS,
 ) -> list[Run]:
-    """The runs that a command asks for, with every parameter name and value checked.
+    """Return the runs that a command asks for, with every parameter name and value checked.
 
     Parameters
     ----------
     notebooks : sequence of str
-        Run or notebook names, or their beginnings ("03", "03_four"); all of `RUNS` but those `on_request`
-        if empty.
+        Names of runs or notebooks, or their beginnings ("03", "03_four"). Without: all `RUNS` but those `on_request`.
     given : mapping of str to str
-        Parameters as typed; they replace those of `RUNS`, and the run gets a folder of its own. A
-        notebook that `RUNS` holds several times is run once where `given` sets what they differ in.
+        Parameters from the command line. They replace those of `RUNS`, and the run gets its own folder. A notebook
+        with several `RUNS` runs once if `given` sets the parameters in which these differ.
     name : str
-        Of the report folder, where one run is left.
-
-    Raises
-    ------
-    SerError
-        An unknown notebook, or as `parameters.check`.
+        Name of the report folder, for a single run.
     """
     given = dict(given or {})
     for wanted in notebooks:
-        if not any(run.name.startswith(wanted) or run.notebook.startswith(wanted) for run in RUNS):
+        if not any(_is_named(run, [wanted]) for run in RUNS):
             listed = ", ".join(dict.fromkeys([run.name for run in RUNS] + [run.notebook for run in RUNS]))
             raise ReportError(f"no notebook {wanted!r}; there are {listed}")
-    chosen = [
-        run
-        for run in RUNS
-        if (not notebooks and not run.on_request)
-        or any(run.name.startswith(n) or run.notebook.startswith(n) for n in notebooks)
-    ]
+    chosen = [run for run in RUNS if (_is_named(run, notebooks) if notebooks else not run.on_request)]
     for run in chosen:
         parameters.check_names(run.notebook, list(given))
     if not re.fullmatch(r"[\w-]*", name):
-        raise ReportError(f"--name {name}: letters, digits, - and _ make the name of a folder")
+        raise ReportError(f"--name {name}: use letters, digits, - and _")
     runs: dict[tuple[str, str], Run] = {}
-    known = {*ledger.done(out), *(run.name for run in RUNS)}
+    known = {*ledger.done_names(out), *(run.name for run in RUNS)}
     for run in chosen:
         values = {key: parameters.convert(run.notebook, key, text) for key, text in given.items()}
         merged = {**run.parameters, **values}
-        parameters.check(run.notebook, merged, known)
-        label = name or _label(run, values)
-        runs.setdefault((run.notebook, json.dumps(merged, sort_keys=True)), Run(label, run.notebook, merged))
+        parameters.check_values(run.notebook, merged, known)
+        folder = name or _folder_name(run, values)
+        runs.setdefault((run.notebook, json.dumps(merged, sort_keys=True)), Run(folder, run.notebook, merged))
     if name and len(runs) > 1:
         raise ReportError(f"--name {name} is for one run; {len(runs)} are asked for, narrow --notebook")
     return list(runs.values())
 
 
-def _label(run: Run, given: Mapping[str, Any]) -> str:
-    """A folder of its own for other parameters: `03_four_seeds-5`; `03_seeds-5_emotions-sad-angry`."""
+def _is_named(run: Run, beginnings: Sequence[str]) -> bool:
+    return run.name.startswith(tuple(beginnings)) or run.notebook.startswith(tuple(beginnings))
+
+
+def _folder_name(run: Run, given: Mapping[str, Any]) -> str:
+    """Return a name that tells the given parameters: `03_four_seeds-5`, `03_seeds-5_emotions-sad-angry`."""
     base = run.notebook[:2] if set(run.parameters) & set(given) else run.name
     return "_".join([base, *(_short(key, str(value)) for key, value in given.items())])
 
 
 def _short(key: str, value: str) -> str:
-    """`seeds-5`; of a path or what is long, its last name or beginning and six digits of its hash."""
-    said = re.sub(r"[^A-Za-z0-9]+", "-", f"{key}={value}").strip("-")
-    if len(said) <= LONGEST and os.sep not in value:
-        return said
+    """Return `seeds-5`; for a path or a long value its last name or beginning, and six digits of its hash."""
+    text = re.sub(r"[^A-Za-z0-9]+", "-", f"{key}={value}").strip("-")
+    if len(text) <= LONGEST and os.sep not in value:
+        return text
     last = re.sub(r"[^A-Za-z0-9]+", "-", Path(value).name[:24]).strip("-")
     return f"{key}-{last}-{sha256(value.encode()).hexdigest()[:6]}"
 
 
-def grid(path: Path, notebooks: Sequence[str], given: Mapping[str, str], out: Path = REPORTS) -> list[Run]:
-    """The runs of every combination of values in a YAML file, `parameter: [value, …]`, as `plan` gives them.
-
-    Raises
-    ------
-    SerError
-        As `plan`, or the file is not such a list, or two combinations would share a folder.
-    """
+def plan_grid(
+    path: Path, notebooks: Sequence[str], given: Mapping[str, str], out: Path = REPORTS
+) -> list[Run]:
+    """Return, as `plan`, the runs of every combination of values in a YAML file, `parameter: [value, …]`."""
     try:
         lists = yaml.safe_load(path.read_text(encoding="utf-8"))
         wrong = [name for name, values in lists.items() if not isinstance(values, list) or not values]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        raise ReportError(
-            f"{path}: not a YAML file of lines like 'seeds: [0, 1]' ({type(error).__name__})"
-        ) from error
+        kind = type(error).__name__
+        raise ReportError(f"{path}: not a YAML file of lines like 'seeds: [0, 1]' ({kind})") from error
     if wrong:
         raise ReportError(f"{path}: {', '.join(map(str, wrong))} is no list of values, as in 'seeds: [0, 1]'")
-    combinations = [
-        dict(zip(lists, map(str, values), strict=True)) for values in itertools.product(*lists.values())
-    ]
-    runs = [run for values in combinations for run in plan(notebooks, {**given, **values}, out=out)]
+    runs = []
+    for values in itertools.product(*lists.values()):
+        combination = dict(zip(lists, map(str, values), strict=True))
+        runs += plan(notebooks, {**given, **combination}, out=out)
     names = [run.name for run in runs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ReportError(f"{path}: two combinations would be {twice[0]}; leave one out")
+    for name in names:
+        if names.count(name) > 1:
+            raise ReportError(f"{path}: two combinations would be {name}; leave one out")
     return runs
 
 
-def failed(out: Path = REPORTS, notebooks: Sequence[str] = ()) -> list[Run]:
-    """The runs that failed and have not been taken up since.
-
-    Raises
-    ------
-    ReportError
-        There is none.
-    """
+def failed_runs(out: Path = REPORTS, notebooks: Sequence[str] = ()) -> list[Run]:
+    """Return the runs that failed and have not run again since; ReportError if there is none."""
     rows = [row for row in ledger.runs(out) if row["status"] == "failed" and "notebook" in row]
     rows = [row for row in rows if not notebooks or row["name"].startswith(tuple(notebooks))]
     if not rows:
@@ -173,84 +156,9 @@ def failed(out: Path = REPORTS, notebooks: Sequence[str] = ()) -> list[Run]:
     return [Run(row["name"], row["notebook"], row["parameters"]) for row in rows]
 
 
-def execute(
-    run: Run,
-    out: Path = REPORTS,
-    *,
-    force: bool = False,
-    processes: int | None = None,
-    say: Callable[[str], object] = print,
-) -> Path:
-    """Execute one run, unless it is done and nothing it depends on has changed, and return its folder.
+# --- executing ------------------------------------------------------------------------------------
 
-    Where it finds the same as before, the report that is there stays. What another process is running is waited for.
-
-    Parameters
-    ----------
-    force : bool
-        Execute it in any case.
-    processes : int
-        Its share of the machine, where several runs are executed at a time; their output is kept in a file.
-
-    Raises
-    ------
-    SerError
-        As `provenance.about`, or a cell failed: names the notebook, the cell and the error.
-    """
-    row = ledger.about(run.notebook, run.parameters, out)
-    waited = False
-    while True:
-        changed = ledger.changed(run.name, row, out)
-        if changed == [] and not force:
-            say(f"{run.name}: unchanged, skipped (--force runs it again)")
-            return out / run.name
-        if report.fuller(run.name, row, out) and not force:
-            say(f"{run.name}: kept, since recordings it is made from are not here (--force runs it without)")
-            return out / run.name
-        if running := ledger.start(run.name, row, out):
-            break
-        if not waited:
-            say(f"{run.name}: another process is running it; waiting")
-        waited = True
-        time.sleep(POLL_S)
-    again = f", since its {', '.join(changed)} changed" if changed else ""
-    given = "".join(f" {name}={value}" for name, value in run.parameters.items())
-    say(f"{run.name}: {run.notebook}{given}{again}")
-    started = time.perf_counter()
-    code = _in_a_process(running, processes)
-    seconds = round(time.perf_counter() - started, 1)
-    row = ledger.read(running)["run"]
-    if code:
-        error = row.get("error", f"its process ended with {code}")
-        folder = ledger.finish(running, "failed", seconds=seconds, error=error)
-        raise ReportError(f"run {run.name} of {run.notebook}: {error}; what there is of it is in {folder}")
-    place, told = report.settle(running, seconds)
-    say(f"{run.name}: done in {seconds:.0f} s{told}")
-    return place
-
-
-def read_by(run: Run) -> list[str]:
-    """The names of the runs whose results a run reads."""
-    values = parameters.defaults(run.notebook) | dict(run.parameters)
-    return [values[name] for name, one in parameters.read(run.notebook).items() if one.kind == "RUN"]
-
-
-def _in_a_process(running: Path, processes: int | None) -> int:
-    """Execute the run of a folder in a process of its own; its exit code."""
-    environment = {ledger.FOLDER_VARIABLE: str(running.resolve())}
-    if processes:
-        environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
-    log = running / "stderr.txt"
-    with log.open("w", encoding="utf-8") as errors:
-        command = [sys.executable, "-m", "ser_lib.runs.report", str(running)]
-        quiet: dict[str, Any] = {"stdout": errors, "stderr": errors} if processes else {}
-        # its standard input ends when this process does, and then it ends
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment, **quiet)
-        with child:
-            code = child.wait()
-    if not code or not log.stat().st_size:
-        log.unlink()
-    return code
+POLL_S = 0.5  # seconds between looks at another process's run, and at the memory of a run
 
 
 def execute_all(
@@ -263,41 +171,34 @@ def execute_all(
     mlflow: str = "",
     say: Callable[[str], object] = print,
 ) -> None:
-    """Execute the runs, `jobs` at a time, then rebuild the index.
-
-    Runs that others read come first and the others wait for them; else the order is as given.
+    """Execute the runs, `jobs` at a time, then rebuild the index. A run waits for the runs that it reads.
 
     Parameters
     ----------
     jobs : int
-        -1 for as many as there are processor cores. Two share all the cores, which one alone leaves idle a third of the time;
-        more have a part of them each.
+        -1 for one per processor core. Two jobs share all cores, since one alone leaves them idle a third of the
+        time; each of more jobs gets a part of them.
     keep_going : bool
-        Whether one that failed leaves the others going.
+        Whether the others go on after a failure. Either way SerError is raised at the end.
     mlflow : str
-        URI of a tracking store in which each is logged when it ends, as `tracking.connect`.
-
-    Raises
-    ------
-    SerError
-        As `execute`; of several, how many failed and how to take them up.
+        URI of a tracking store, as `ledger.mlflow_logger`; each run is logged when it ends.
     """
     cores = cpu_count()
     jobs = min(cores if jobs < 0 else jobs, len(runs))
-    processes = {1: None, 2: cores}.get(jobs, max(1, cores // jobs))
-    log = ledger.connect(mlflow, out) if mlflow else lambda name: None
+    processes = None if jobs == 1 else cores if jobs == 2 else max(1, cores // jobs)
+    log = ledger.mlflow_logger(mlflow, out) if mlflow else lambda name: None
     errors = []
     with Display([run.name for run in runs], out, say) as shown, ThreadPoolExecutor(jobs) as pool:
-        started: dict[Future[Path], Run] = {}
 
-        def execute_after(those: list[Future[Path]], run: Run) -> Path:
-            wait(those)
+        def execute_after(earlier: list[Future[Path]], run: Run) -> Path:
+            wait(earlier)
             return execute(run, out, force=force, processes=processes, say=shown.say)
 
-        waited_for = {name for run in runs for name in read_by(run)}
-        for run in sorted(runs, key=lambda run: run.name not in waited_for):
-            those = [future for future, other in started.items() if other.name in read_by(run)]
-            started[pool.submit(execute_after, those, run)] = run
+        started: dict[Future[Path], Run] = {}
+        read = {name for run in runs for name in read_by(run)}
+        for run in sorted(runs, key=lambda run: run.name not in read):  # those that others read come first
+            earlier = [future for future, other in started.items() if other.name in read_by(run)]
+            started[pool.submit(execute_after, earlier, run)] = run
         try:
             for done in as_completed(started):
                 try:
@@ -310,17 +211,106 @@ def execute_all(
                     shown.say(errors[-1])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    index.write(out)
+    index.write_index(out)
     if out.resolve() == REPORTS:
         index.write_readme(STANDARD)
     say(f"index: {out / 'README.md'} and {out / 'index.html'}")
+    if errors and (len(runs) == 1 or not keep_going):
+        raise ReportError(errors[0])
     if errors:
-        how = "take them up with `python -m ser_lib reports --failed`"
-        first = len(runs) == 1 or not keep_going
-        raise ReportError(errors[0] if first else f"{len(errors)} of {len(runs)} runs failed; {how}")
+        remedy = "repeat them with `python -m ser_lib reports --failed`"
+        raise ReportError(f"{len(errors)} of {len(runs)} runs failed; {remedy}")
 
 
-# --- in its own process ---------------------------------------------------------------------------------
+def read_by(run: Run) -> list[str]:
+    """Return the names of the runs whose results a run reads."""
+    values = parameters.defaults(run.notebook) | dict(run.parameters)
+    return [
+        values[name] for name, one in parameters.read_parameters(run.notebook).items() if one.kind == "RUN"
+    ]
+
+
+def execute(
+    run: Run,
+    out: Path = REPORTS,
+    *,
+    force: bool = False,
+    processes: int | None = None,
+    say: Callable[[str], object] = print,
+) -> Path:
+    """Execute one run, unless nothing it depends on has changed since it was done, and return its folder.
+
+    A report with the same results stays as it is. If another process has the run, this one waits for it.
+
+    Parameters
+    ----------
+    force : bool
+        Execute it in any case.
+    processes : int
+        Its share of the cores, where several runs are executed at a time; their output goes to a file.
+
+    Raises
+    ------
+    SerError
+        As `ledger.new_row`, or a cell failed: the message has the notebook, the cell and the error.
+    """
+    row = ledger.new_row(run.notebook, run.parameters, out)
+    waiting = False
+    while True:
+        changed = ledger.changed_columns(run.name, row, out)
+        if changed == [] and not force:
+            say(f"{run.name}: unchanged, skipped (--force runs it again)")
+            return out / run.name
+        if _would_lose_results(run.name, row, out) and not force:
+            say(f"{run.name}: kept, since its recordings are not here (--force runs it without them)")
+            return out / run.name
+        if running := ledger.start(run.name, row, out):
+            break
+        if not waiting:
+            say(f"{run.name}: another process is running it; waiting")
+        waiting = True
+        time.sleep(POLL_S)
+    again = f", since its {', '.join(changed)} changed" if changed else ""
+    given = "".join(f" {name}={value}" for name, value in run.parameters.items())
+    say(f"{run.name}: {run.notebook}{given}{again}")
+    began = time.perf_counter()
+    code = _execute_in_process(running, processes)
+    seconds = round(time.perf_counter() - began, 1)
+    if code:
+        error = ledger.read_metrics(running)["run"].get("error", f"its process ended with {code}")
+        folder = ledger.finish(running, "failed", seconds=seconds, error=error)
+        raise ReportError(f"run {run.name} of {run.notebook}: {error}; see {folder}")
+    place, note = report.settle(running, seconds)
+    say(f"{run.name}: done in {seconds:.0f} s{note}")
+    return place
+
+
+def _would_lose_results(name: str, row: Mapping[str, Any], out: Path) -> bool:
+    """Whether the finished run with these parameters has results from recordings that are missing now."""
+    done = ledger.done_row(name, out)
+    if done is None or row["notebook"] not in NEED_RECORDINGS or done["parameters"] != row["parameters"]:
+        return False
+    return bool(ledger.missing_recordings(done, row))
+
+
+# --- in the run's own process ---------------------------------------------------------------------
+
+
+def _execute_in_process(running: Path, processes: int | None) -> int:
+    """Run `execute_here` in a new process and return its exit code."""
+    environment = os.environ | {ledger.FOLDER_VARIABLE: str(running.resolve()), "TQDM_DISABLE": "1"}
+    if processes:
+        environment |= {"LOKY_MAX_CPU_COUNT": str(processes), "OMP_NUM_THREADS": str(processes)}
+    log = running / "stderr.txt"
+    with log.open("w", encoding="utf-8") as errors:
+        command = [sys.executable, "-m", "ser_lib.runs.execution", str(running)]
+        quiet: dict[str, Any] = {"stdout": errors, "stderr": errors} if processes else {}
+        # its standard input ends when this process does, and then it ends too
+        with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **quiet) as child:
+            code = child.wait()
+    if not code or not log.stat().st_size:
+        log.unlink()
+    return code
 
 
 def execute_here(running: Path) -> None:
@@ -329,47 +319,44 @@ def execute_here(running: Path) -> None:
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    row = ledger.read(running)["run"]
-    usual, memory = parameters.defaults(row["notebook"]), [0]
-    given = {name: value for name, value in row["parameters"].items() if value != usual[name]}
-    path, since = parameters.NOTEBOOKS / f"{row['notebook']}.ipynb", time.time()
-    cells = len(json.loads(path.read_text(encoding="utf-8"))["cells"]) + bool(
-        given
-    )  # which papermill puts into one of their own
+    row = ledger.read_metrics(running)["run"]
+    defaults, memory, since = parameters.defaults(row["notebook"]), [0], time.time()
+    given = {name: value for name, value in row["parameters"].items() if value != defaults[name]}
+    path, executed = parameters.NOTEBOOKS / f"{row['notebook']}.ipynb", running / "notebook.ipynb"
+    cells = len(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    if given:
+        cells += 1  # papermill adds one with the parameters
     threading.Thread(target=_end_with_input, daemon=True).start()
     threading.Thread(target=_watch_memory, args=(memory,), daemon=True).start()
-    executed = running / "notebook.ipynb"
+    config = Config()
+    config.NotebookClient.extra_arguments = ["--log-level=CRITICAL"]  # a kernel logs its end as an error
     try:
-        with tempfile.TemporaryDirectory() as sockets:  # else those of kernels in one folder are the same
-            ipc = {"transport": "ipc", "ip": str(Path(sockets, "kernel"))}
-            quiet = {
-                "extra_arguments": ["--log-level=CRITICAL"]
-            }  # its end is an interrupt, which it calls an error
+        with tempfile.TemporaryDirectory() as sockets:  # kernels in one folder would share their sockets
+            if os.name != "nt":
+                config.KernelManager.transport, config.KernelManager.ip = "ipc", str(Path(sockets, "kernel"))
             papermill.execute_notebook(
                 str(path),
                 str(executed),
                 parameters=given,
                 progress_bar=False,
                 on_cell_start=lambda cell, cell_index: note_progress(running, cell_index + 1, cells, since),
-                config=Config(
-                    KernelManager={"transport": "tcp"} if os.name == "nt" else ipc, NotebookClient=quiet
-                ),
+                config=config,
             )
-        ledger.update(running, peak_memory_mb=memory[0])
-        report.page(executed, running.stem)
+        ledger.update_row(running, peak_memory_mb=memory[0])
+        report.write_page(executed, running.stem)
     except PapermillExecutionError as error:
-        told = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]
-        ledger.update(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=told)
+        message = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]
+        ledger.update_row(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=message)
         raise SystemExit(1) from error
     except Exception as error:
-        ledger.update(running, peak_memory_mb=memory[0], error=repr(error))
+        ledger.update_row(running, peak_memory_mb=memory[0], error=repr(error))
         raise
     executed.unlink()
     (running / PROGRESS).unlink(missing_ok=True)
 
 
 def _end_with_input() -> None:
-    """End this process and its kernel, whose own processes then end, at the end of the standard input."""
+    """At the end of the standard input, end this process and its kernel, which ends its own processes."""
     if not os.read(0, 1):
         for kernel in psutil.Process().children():
             with contextlib.suppress(psutil.Error):  # it has just ended
@@ -378,100 +365,82 @@ def _end_with_input() -> None:
 
 
 def _watch_memory(highest: list[int]) -> None:
-    """Keep the most memory that the kernel and its processes have held at a time, in megabytes."""
+    """Keep the highest memory of the kernel and its processes together, in megabytes, in `highest[0]`."""
     here = psutil.Process()
     while True:
-        held = 0
+        total = 0
         for process in here.children(recursive=True):
             with contextlib.suppress(psutil.Error):  # it has just ended
-                held += process.memory_info().rss
-        highest[0] = max(highest[0], held // 2**20)
+                total += process.memory_info().rss
+        highest[0] = max(highest[0], total // 2**20)
         time.sleep(POLL_S)
 
 
 # --- progress -------------------------------------------------------------------------------------
 
-PROGRESS = (
-    "progress"  # in the folder of a run: the cell that is executed, of how many, since when the run goes
-)
-REWRITE_S = 1.0  # seconds between rewritings of the line
-LOG_S = 60.0  # and between lines in a log
+PROGRESS = "progress"  # a file in the run's folder: cell under way, number of cells, start time
+REWRITE_S = 1.0  # seconds between updates of the line on a terminal
+LOG_S = 60.0  # seconds between lines in a log
 CLEAR = "\r\x1b[K"
 
 
 def note_progress(running: Path, cell: int, cells: int, since: float) -> None:
-    """Say which cell a run has come to, for a `Display`, which may be of another process."""
+    """Write which cell a run is at, for a `Display` in this or another process."""
     new = running / f"{PROGRESS}.new"
     new.write_text(f"{cell} {cells} {since}", encoding="utf-8")
     new.replace(running / PROGRESS)
 
 
 class Display:
-    """Shows how far the runs of some names are, until it is left.
+    """Inside its `with` block, shows how far runs are: one line on a terminal, a line a minute in a log.
 
-    Parameters
-    ----------
-    names : sequence of str
-    out : Path
-        Folder of the reports.
-    say : callable
-        What `say` passes lines on to, so that they do not run into that of the terminal.
-    stream : text file, optional
-        Instead of standard error.
+    Its method `say` prints with the given `say`, clear of the line on the terminal.
     """
 
     def __init__(
-        self,
-        names: Sequence[str],
-        out: Path,
-        say: Callable[[str], object],
-        stream: TextIO | None = None,
+        self, names: Sequence[str], out: Path, say: Callable[[str], object], stream: TextIO | None = None
     ):
-        self.names, self.out, self.pass_on = names, out, say
+        self.names, self.out, self.print_line = names, out, say
         self.stream = stream or sys.stderr
         self.terminal, self.begun = self.stream.isatty(), time.time()
         self.lock, self.left = threading.Lock(), threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Display:
-        """Begin."""
         self.thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Take the line away."""
+    def __exit__(self, *error: object) -> None:
         self.left.set()
         self.thread.join()
         self._write("")
 
     def say(self, text: str) -> None:
-        """Say a line that stays."""
+        """Print a line that stays."""
         with self.lock:
             if self.terminal:
                 print(CLEAR, end="", file=self.stream, flush=True)
-            self.pass_on(text)
+            self.print_line(text)
 
     def _follow(self) -> None:
         while not self.left.wait(REWRITE_S if self.terminal else LOG_S):
-            told = [line for name in self.names if (line := self._told(name))]
-            self._write("; ".join(told) if self.terminal else "\n".join(told))
+            lines = [line for line in map(self._line, self.names) if line]
+            self._write("; ".join(lines) if self.terminal else "\n".join(lines))
 
-    def _told(self, name: str) -> str:
+    def _line(self, name: str) -> str:
         path = self.out / f"{name}{ledger.RUNNING}" / PROGRESS
         try:
             if path.stat().st_mtime < self.begun - 1:  # left by a run that was killed
                 return ""
             cell, cells, since = path.read_text(encoding="utf-8").split()
-        except OSError:  # it has not begun, or has ended
+        except OSError:  # the run has not begun, or has ended
             return ""
         return f"{name}: cell {cell} of {cells}, {time.time() - float(since):.0f} s"
 
     def _write(self, text: str) -> None:
         with self.lock:
             if self.terminal:
-                width = shutil.get_terminal_size().columns - 1  # a line that wraps is not cleared whole
+                width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be cleared
                 print(CLEAR, text[:width], sep="", end="", file=self.stream, flush=True)
             elif text:
                 print(text, file=self.stream, flush=True)

@@ -1,9 +1,9 @@
-"""The parameters of the notebooks, described there alone: one line each in the cell tagged `parameters`.
+"""The parameters of the notebooks. Each is described on its line in the notebook's cell tagged `parameters`.
 
     emotions = "eight"  # four | eight | EMOTION,…: whose clips are used
 
-A name, its default, what it may be, its meaning. A lower-case word is a value, an upper-case one a kind
-(`KINDS`), and `,…` after a kind a comma-separated list. The default may always be given.
+The line has the name, the default, the allowed values and the meaning. A lower-case word is a value, an
+upper-case word a kind (`KINDS`); `,…` after a kind means a comma-separated list. The default is always allowed.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ from ser_lib.evaluation import splits
 
 NOTEBOOKS = ROOT / "notebooks"
 
-# The kinds that are lists of names: what a parameter may be, given the `corpus` of the run.
+# The kinds that are lists of names. Each function takes the `corpus` of the run.
 NAMES: dict[str, Callable[[str], Collection[str]]] = {
-    "EMOTION": lambda source: _held(source, "emotion", corpora.EIGHT),
+    "EMOTION": lambda source: _names_in_corpus(source, "emotion", corpora.EIGHT),
     "FEATURE_SET": lambda source: features.SETS,
     "MODEL": lambda source: models.MODELS,
     "NETWORK": lambda source: tuple(models.NETWORKS),
     "PROTOCOL": lambda source: splits.PROTOCOLS,
-    "SPEAKER": lambda source: _held(source, "speaker", splits.PUBLISHED),
+    "SPEAKER": lambda source: _names_in_corpus(source, "speaker", splits.PUBLISHED),
 }
 KINDS = {
-    **{kind: "" for kind in NAMES},
+    **dict.fromkeys(NAMES, ""),
     "CORPUS": "a folder of recordings or a CSV manifest",
     "FILE": "a path to write to",
     "NUMBER": "a whole number from 0",
     "RUN": "a run among the reports",
     "TEXT": "any words",
 }
-MAKE = "; `python -m ser_lib reports --notebook 03 -p corpus=… -p emotions=… --name mine` makes run=mine, in the same --out"
+MAKE_RUN = (
+    "; `python -m ser_lib reports --notebook 03 -p corpus=… -p emotions=… --name mine` makes run=mine, "
+    "in the same --out"
+)
 COMMENT = re.compile(r"(?P<alternatives>[a-z0-9A-Z_|,… ]+): (?P<meaning>.+)")
 
 
@@ -56,16 +59,17 @@ class Parameter:
 
     @property
     def words(self) -> list[str]:
-        """The values that may be given as they are."""
+        """The allowed values that are written out."""
         return [word for word in self.alternatives.split(" | ") if word.islower()]
 
     @property
     def kind(self) -> str:
         """One of `KINDS`, or empty."""
-        return next((k.removesuffix(",…") for k in self.alternatives.split(" | ") if not k.islower()), "")
+        kinds = [word.removesuffix(",…") for word in self.alternatives.split(" | ") if not word.islower()]
+        return kinds[0] if kinds else ""
 
     def items(self, value: Any) -> list[str]:
-        """A value as the names that it holds."""
+        """The names in a value: several where the kind is a list."""
         if not self.alternatives.endswith(",…"):
             return [str(value)]
         if self.kind == "EMOTION":
@@ -73,80 +77,72 @@ class Parameter:
         return [item.strip() for item in str(value).split(",")]
 
 
-def cell(notebook: str) -> str:
-    """The source of the cell tagged `parameters`.
+# --- reading the notebooks ------------------------------------------------------------------------
+
+
+def read_parameters(notebook: str) -> dict[str, Parameter]:
+    """Return the parameters of a notebook by name.
 
     Raises
     ------
     ReportError
-        No such notebook, or no such cell.
+        No such notebook, no cell tagged `parameters`, or a line without a description.
     """
+    source = _parameters_cell(notebook)
+    lines = {line.split(" =")[0]: line for line in source.splitlines()}
+    parameters = {}
+    for name, default in literals(source).items():
+        match = COMMENT.fullmatch(lines.get(name, "").rpartition("  # ")[2])
+        parameter = match and Parameter(name, default, *match.groups())
+        if not parameter or (parameter.kind and parameter.kind not in KINDS):
+            raise ReportError(
+                f"{notebook}: the line of {name} does not end in '  # ALTERNATIVES: meaning'; "
+                f"the kinds are {', '.join(KINDS)}"
+            )
+        parameters[name] = parameter
+    return parameters
+
+
+def _parameters_cell(notebook: str) -> str:
     path = NOTEBOOKS / f"{notebook}.ipynb"
     if not path.is_file():
         raise ReportError(f"{path}: no such notebook")
-    for one in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in one["metadata"].get("tags", ()):
-            return "".join(one["source"])
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", ()):
+            return "".join(cell["source"])
     raise ReportError(f"{path}: no cell is tagged 'parameters'")
 
 
-def assigned(source: str) -> dict[str, Any]:
-    """The literals that a cell assigns to names.
+def literals(source: str) -> dict[str, Any]:
+    """Return the literals that a cell assigns, by name.
 
     Examples
     --------
-    >>> assigned("seed = 0  # NUMBER: of the split")
+    >>> literals("seed = 0  # NUMBER: of the split")
     {'seed': 0}
     """
     assignments = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
     return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}  # type: ignore[attr-defined]  # plain names
 
 
-def read(notebook: str) -> dict[str, Parameter]:
-    """The parameters of a notebook by name.
-
-    Raises
-    ------
-    ReportError
-        As `cell`, or a parameter is not described as the head of this module says.
-    """
-    found = {}
-    source = cell(notebook)
-    lines = {line.split(" =")[0]: line for line in source.splitlines()}
-    for name, default in assigned(source).items():
-        match = COMMENT.fullmatch(lines.get(name, "").rpartition("  # ")[2])
-        one = match and Parameter(name, default, *match.groups())
-        if not one or (one.kind and one.kind not in KINDS):
-            raise ReportError(
-                f"{notebook}: the line of {name} does not end in '  # ALTERNATIVES: meaning'; "
-                f"the kinds are {', '.join(KINDS)}"
-            )
-        found[name] = one
-    return found
-
-
 def defaults(notebook: str) -> dict[str, Any]:
-    """The names and default values of a notebook's parameters."""
-    return {name: one.default for name, one in read(notebook).items()}
+    """Return the default value of each parameter of a notebook."""
+    return {name: parameter.default for name, parameter in read_parameters(notebook).items()}
 
 
-def check_names(notebook: str, names: Sequence[str]) -> None:
-    """Refuse parameter names that the notebook does not have.
+def help_rows(notebook: str) -> list[tuple[str, str]]:
+    """Return a line for each parameter (default, allowed values, meaning), then one for each kind they use."""
+    parameters = read_parameters(notebook).values()
+    rows = [(f"{one.name}={one.default}", f"{one.alternatives}: {one.meaning}") for one in parameters]
+    kinds = dict.fromkeys(one.kind for one in parameters if one.kind)
+    return rows + [(kind, KINDS[kind] or ", ".join(NAMES[kind](""))) for kind in kinds]
 
-    Raises
-    ------
-    ReportError
-        Lists the valid names with their defaults.
-    """
-    valid = defaults(notebook)
-    unknown = [name for name in names if name not in valid]
-    if unknown:
-        listed = ", ".join(f"{name}={value!r}" for name, value in valid.items())
-        raise ReportError(f"{notebook} has no parameter {', '.join(unknown)}; it has {listed}")
+
+# --- checking values ------------------------------------------------------------------------------
 
 
 def convert(notebook: str, name: str, text: str) -> Any:
-    """A typed parameter as the type of its default, where it can be one; `check` says where not."""
+    """Return a value from the command line as the type of the default; `check_values` refuses another type."""
     if isinstance(defaults(notebook)[name], str):
         return text
     try:
@@ -155,78 +151,82 @@ def convert(notebook: str, name: str, text: str) -> Any:
         return text
 
 
-def check(notebook: str, values: Mapping[str, Any], runs: Collection[str] = ()) -> None:
-    """Refuse what the notebook does not allow, before anything is computed.
+def check_names(notebook: str, names: Sequence[str]) -> None:
+    """Raise ReportError, with the valid names, for parameter names that the notebook does not have."""
+    valid = defaults(notebook)
+    unknown = [name for name in names if name not in valid]
+    if unknown:
+        listed = ", ".join(f"{name}={value!r}" for name, value in valid.items())
+        raise ReportError(f"{notebook} has no parameter {', '.join(unknown)}; it has {listed}")
+
+
+def check_values(notebook: str, values: Mapping[str, Any], runs: Collection[str] = ()) -> None:
+    """Check parameter values before anything is computed.
 
     Parameters
     ----------
     values : mapping of str to values
-        By parameter. Emotions and speakers are those of the `corpus` among them, or of the default corpus.
+        By parameter. Emotions and speakers must be in the `corpus` among them, or in the default corpus.
     runs : collection of str
-        What a RUN may be.
+        The valid values of a RUN.
 
     Raises
     ------
     ReportError
-        An unknown name, a value of another type than the default, or one that is not allowed; the valid ones
-        are listed.
+        An unknown name, a value of another type than the default, or a value that is not allowed; the message
+        lists the allowed ones.
     CorpusError
-        A corpus that is not there, or whose files have names of no known kind.
+        A corpus that does not exist, or file names of no known scheme.
     """
     check_names(notebook, list(values))
-    for name, one in read(notebook).items():
-        value = values.get(name, one.default)
+    for name, parameter in read_parameters(notebook).items():
+        value = values.get(name, parameter.default)
         what = f"{notebook}: {name}={value!r}"
-        if not _of_type(one.default, value):
-            expected = f"{one.default!r} ({type(one.default).__name__})"
+        if not _same_type(parameter.default, value):
+            expected = f"{parameter.default!r} ({type(parameter.default).__name__})"
             raise ReportError(f"{what} is not of the type of its default, {expected}")
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        if value == one.default or text in one.words:
+        if value == parameter.default or text in parameter.words:
             continue
-        if not one.kind:
-            raise ReportError(f"{what}: give {one.alternatives}")
-        for item in one.items(value):
-            valid = _refused(one.kind, item, values.get("corpus", ""), runs)
+        if not parameter.kind:
+            raise ReportError(f"{what}: give {parameter.alternatives}")
+        for item in parameter.items(value):
+            valid = _valid_instead(parameter.kind, item, values.get("corpus", ""), runs)
             if valid is not None:
-                words = " | ".join([*one.words, f"{one.kind}: {valid}"])
+                words = " | ".join([*parameter.words, f"{parameter.kind}: {valid}"])
                 raise ReportError(f"{what}: {item!r} is not valid; give {words}")
 
 
-def _of_type(default: Any, value: Any) -> bool:
-    """Text may be a number: that is what papermill makes of `-p seeds 7`."""
+def _same_type(default: Any, value: Any) -> bool:
+    """Whether the types agree; a number may stand for text, as papermill turns `-p seeds 7` into a number."""
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, str):
-        return isinstance(value, (str, int)) and not isinstance(value, bool)
-    allowed = (int, float) if isinstance(default, float) else type(default)
-    return isinstance(value, allowed) and isinstance(value, bool) == isinstance(default, bool)
+        return isinstance(value, (str, int))
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 
-def _refused(kind: str, item: str, source: str, runs: Collection[str]) -> str | None:
-    """What would be valid, if `item` is not of the kind."""
+def _valid_instead(kind: str, item: str, source: str, runs: Collection[str]) -> str | None:
+    """Return the values that are allowed instead of `item`; None where `item` is allowed."""
     if kind == "CORPUS":
-        clips(item)
+        corpus_clips(item)
         return None
-    names = runs if kind == "RUN" else NAMES[kind](source) if kind in NAMES else None
-    if names is not None:
-        valid = ", ".join(sorted(names) if kind == "RUN" else names) or KINDS[kind]
-        return None if item in names else valid + MAKE * (kind == "RUN")
-    return None if kind in ("FILE", "TEXT") or item.isdecimal() else KINDS[kind]
+    if kind in ("FILE", "TEXT") or (kind == "NUMBER" and item.isdecimal()):
+        return None
+    if kind == "NUMBER":
+        return KINDS[kind]
+    names = sorted(runs) if kind == "RUN" else NAMES[kind](source)
+    if item in names:
+        return None
+    return (", ".join(names) or KINDS[kind]) + (MAKE_RUN if kind == "RUN" else "")
 
 
-def clips(source: str) -> pd.DataFrame | None:
-    """The clips of a corpus as their names tell them, no file being opened; None for the shipped table."""
-    found = corpora.find_audio(source or None)
-    return None if found is None else corpora.listing(found)[0]
+def corpus_clips(source: str) -> pd.DataFrame | None:
+    """Return the clip table of a corpus from file names alone; None for the shipped table."""
+    folder = corpora.find_audio(source or None)
+    return None if folder is None else corpora.listing(folder)[0]
 
 
-def _held(source: str, column: str, shipped: Collection[str]) -> list[str]:
-    """The emotions or speakers of a corpus: its own, whatever they are called."""
-    table = clips(source)
+def _names_in_corpus(source: str, column: str, shipped: Collection[str]) -> list[str]:
+    table = corpus_clips(source)
     return sorted(shipped) if table is None else sorted(table[column].unique())
-
-
-def help_rows(notebook: str) -> list[tuple[str, str]]:
-    """Every parameter with its default, what it may be and its meaning; then the kinds among them."""
-    found = read(notebook).values()
-    rows = [(f"{one.name}={one.default}", f"{one.alternatives}: {one.meaning}") for one in found]
-    kinds = dict.fromkeys(one.kind for one in found if one.kind)
-    return rows + [(kind, KINDS[kind] or ", ".join(NAMES[kind](""))) for kind in kinds]

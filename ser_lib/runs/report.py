@@ -1,7 +1,7 @@
-"""One run of a notebook: its record, its execution, and the folder that it leaves.
+"""A notebook's report: the record that the notebook fills, its page, and whether two reports are the same.
 
-Runs started by `python -m ser_lib reports` are told their folder; a notebook run by hand writes to
-`reports/interactive/<notebook>`, so that exploring never changes the committed reports.
+`python -m ser_lib reports` names the folder of each run. A notebook run by hand writes to
+`reports/interactive/<notebook>`, so that it never changes the committed reports.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, paths, provenance
+from ser_lib import ROOT, provenance, writable
 from ser_lib.corpora import EIGHT, FOUR
 from ser_lib.evaluation import metrics
 from ser_lib.runs import ledger, parameters
-from ser_lib.runs.ledger import REPORTS, about
+from ser_lib.runs.ledger import REPORTS
 
-LOOK_S = 0.5  # seconds between looks at the memory
+# --- the record -----------------------------------------------------------------------------------
 
 
 class Report:
@@ -37,33 +37,32 @@ class Report:
     Parameters
     ----------
     notebook : str
-        Its file name without ending.
+        File name without ending.
     namespace : dict
-        The notebook's `globals()`, from which the parameters' values are read.
+        The notebook's `globals()`, which have the parameters' values.
 
     Raises
     ------
     SerError
-        As `parameters.check`, of what papermill passed or what was changed by hand.
+        As `parameters.check_values`.
     """
 
     def __init__(self, notebook: str, namespace: dict[str, Any]):
         for source in namespace.get("In", ()):
-            if source.startswith("# Parameters\n"):  # the cell that papermill injects
-                parameters.check_names(notebook, list(parameters.assigned(source)))
+            if source.startswith("# Parameters\n"):  # the cell that papermill adds
+                parameters.check_names(notebook, list(parameters.literals(source)))
         self.notebook = notebook
         self.parameters = {name: namespace[name] for name in parameters.defaults(notebook)}
-        self.folder = Path(
-            os.environ.get(ledger.FOLDER_VARIABLE) or paths.writable(REPORTS / "interactive") / notebook
-        )
-        parameters.check(notebook, self.parameters, ledger.done(self.folder.parent))
+        folder = os.environ.get(ledger.FOLDER_VARIABLE)
+        self.folder = Path(folder) if folder else writable(REPORTS / "interactive") / notebook
+        parameters.check_values(notebook, self.parameters, ledger.done_names(self.folder.parent))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results: list[dict[str, Any]] = []
         self.kept: list[str] = []  # figures of an earlier run
 
     @property
     def model_path(self) -> Path:
-        """Where a chosen model goes: `models/` from the standard run, else beside this report."""
+        """Where a chosen model goes: `models/` from the standard run, else the folder of this report."""
         standard = self.folder.with_suffix("") == REPORTS / self.notebook
         return (ROOT / "models" if standard else self.folder) / "ser.json"
 
@@ -78,13 +77,7 @@ class Report:
         self.results.append(about | {"value": value, "low": low, "high": high})
 
     def add_scores(self, predictions: pd.DataFrame, emotions: Sequence[str], **about: Any) -> pd.DataFrame:
-        """Add every metric of every model and protocol in a predictions table.
-
-        Returns
-        -------
-        DataFrame
-            The rows that were added.
-        """
+        """Add every metric of each model and protocol in a predictions table, and return the added rows."""
         start = len(self.results)
         for (protocol, model), part in predictions.groupby(["protocol", "model"], sort=False):
             seeds = sorted(int(seed) for seed in part["seed"].unique())
@@ -97,13 +90,14 @@ class Report:
         return pd.DataFrame(self.results[start:])
 
     def keep(self, *figures: str) -> HTML:
-        """Take over figures of recordings that are not here from the last report of the same parameters, to be shown."""
+        """Copy figures that need missing recordings from the last report with the same parameters, and show them."""
         before = self.folder.with_suffix("")
         try:
-            fits = ledger.read(before)["run"]["parameters"] == self.parameters
-        except (OSError, ValueError, KeyError):  # there is none
-            fits = False
-        kept = [name for name in figures if fits and (before / f"{name}.webp").is_file()]
+            same_parameters = ledger.read_metrics(before)["run"]["parameters"] == self.parameters
+        except (OSError, ValueError, KeyError):  # no earlier report
+            same_parameters = False
+        kept = [name for name in figures if same_parameters and (before / f"{name}.webp").is_file()]
+        self.kept += kept
         parts = []
         for name in kept:
             content = (before / f"{name}.webp").read_bytes()
@@ -111,27 +105,27 @@ class Report:
             source = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
             alt = f"Figure {name.replace('_', ' ')}: from an earlier run"
             parts.append(f'<figure><button type="button"><img src="{source}" alt="{alt}"></button></figure>')
-        self.kept += kept
-        told = f"Made from recordings in an earlier run: {', '.join(kept)}." if kept else ""
-        if left := [name for name in figures if name not in kept]:
-            told += f" Left out: {', '.join(left)}."
+        notes = [f"Made from recordings in an earlier run: {', '.join(kept)}."] if kept else []
+        left_out = [name for name in figures if name not in kept]
+        notes += [f"Left out: {', '.join(left_out)}."] if left_out else []
         more = "Run <code>make data</code>, then this notebook again."
-        return HTML(f'<p class="kept"><strong>{told.strip()}</strong> {more}</p>{"".join(parts)}')
+        return HTML(f'<p class="kept"><strong>{" ".join(notes)}</strong> {more}</p>{"".join(parts)}')
 
     def save(self, table: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
-        """Write metrics.json and, if given, predictions.parquet, its probabilities to three decimals."""
-        row = ledger.begun(self.folder) or about(self.notebook, self.parameters, self.folder.parent)
+        """Write metrics.json and, if given, predictions.parquet with probabilities to three decimals."""
+        row = ledger.running_row(self.folder)
+        row = row or ledger.new_row(self.notebook, self.parameters, self.folder.parent)
         row |= {"data_hash": provenance.data_hash(table), "clips": len(table)}
-        row |= {"from_an_earlier_run": ", ".join(self.kept)} if self.kept else {}
-        ledger.write(self.folder, row, self.results)
+        if self.kept:
+            row["from_an_earlier_run"] = ", ".join(self.kept)
+        ledger.write_metrics(self.folder, row, self.results)
         if predictions is not None:
-            predictions.round(3).to_parquet(
-                self.folder / "predictions.parquet", compression="zstd", index=False
-            )
+            path = self.folder / "predictions.parquet"
+            predictions.round(3).to_parquet(path, compression="zstd", index=False)
 
 
 def webp(png: bytes) -> bytes:
-    """The picture in 256 colours at most, which a figure hardly needs, and as WebP: a third of the bytes."""
+    """Convert a picture to WebP with at most 256 colours, which is a third of the bytes."""
     small = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
         few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).convert("RGB")
@@ -140,33 +134,31 @@ def webp(png: bytes) -> bytes:
 
 
 def emotions_name(emotions: Sequence[str]) -> str:
-    """`four`, `eight` or the comma-separated list."""
+    """Return `four`, `eight` or the comma-separated list."""
     return {FOUR: "four", EIGHT: "eight"}.get(tuple(emotions), ",".join(emotions))
 
 
-# --- its page --------------------------------------------------------------------------------------
+# --- its page -------------------------------------------------------------------------------------
 
 
-def page(executed: Path, title: str) -> None:
-    """Write an executed notebook as `index.html` beside it, which loads nothing; the template is in web/report."""
+def write_page(executed: Path, title: str) -> None:
+    """Write an executed notebook as `index.html` beside it, one file that loads no other."""
     import nbformat
     from nbconvert import HTMLExporter
 
     notebook = nbformat.read(executed, as_version=4)
-    _take_figures(notebook.cells, executed.parent)
-    row = ledger.begun(executed.parent) or {}
-    left = ("status", "process")
-    run = {name: value for name, value in row.items() if name not in left and value != {}}
-    exporter = HTMLExporter(
-        template_name="report", extra_template_basedirs=[str(Path(__file__).with_name("templates"))]
-    )
+    _use_saved_figures(notebook.cells, executed.parent)
+    row = ledger.running_row(executed.parent) or {}
+    run = {name: value for name, value in row.items() if name not in ("status", "process") and value != {}}
+    templates = str(Path(__file__).with_name("templates"))
+    exporter = HTMLExporter(template_name="report", extra_template_basedirs=[templates])
     exporter.register_filter("sections", _sections)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": run})
     (executed.parent / "index.html").write_text(html, encoding="utf-8")
 
 
-def _take_figures(cells: Sequence[Any], folder: Path) -> None:
-    """Put WebP for the figures in a notebook, as it lies in the folder, with the name and the section for a text."""
+def _use_saved_figures(cells: Sequence[Any], folder: Path) -> None:
+    """Replace each PNG in the notebook by the saved WebP, with the figure's name and section as text."""
     section = ""
     for cell in cells:
         if cell.cell_type == "markdown":
@@ -186,19 +178,18 @@ def _take_figures(cells: Sequence[Any], folder: Path) -> None:
 
 
 def _sections(html: str) -> list[dict[str, Any]]:
-    """Level, id and text of the headings that nbconvert made of Markdown."""
-    found = re.findall(r'<h([1-6]) id="([^"]*)">(.*?)<a class="anchor-link"', html)
-    return [{"level": int(level), "id": anchor, "text": text} for level, anchor, text in found]
+    """Return level, id and text of the headings in nbconvert's HTML."""
+    headings = re.findall(r'<h([1-6]) id="([^"]*)">(.*?)<a class="anchor-link"', html)
+    return [{"level": int(level), "id": anchor, "text": text} for level, anchor, text in headings]
 
 
 # --- whether two reports are the same -------------------------------------------------------------
 
-LESS_WITHOUT = ("05_leakage_audit", "06_stress_and_transfer")  # notebooks with results that need recordings
-TOLERANCE = 1e-9  # another CPU moves more than that, and then the report has changed
-APART = {ledger.FILE, ledger.CONFIRMED, "features.parquet"}  # not compared as the other files are
+TOLERANCE = 1e-9  # another CPU differs by more, and then the report has changed
+NOT_COMPARED = {ledger.FILE, ledger.CONFIRMED, "features.parquet"}
 
-# What may differ in a page: when it was made, of which recordings or of the table made from them, ids by chance, and the
-# figures, which are compared as files.
+# Parts of a page that may differ: when it was made and from which recordings, random ids, and the figures,
+# which are compared as files.
 VARYING = (
     r'<section [^>]*class="facts".*?</section>',
     r'<figure><button [^>]*><img [^>]*alt="Figure [^>]*></button></figure>',
@@ -209,44 +200,38 @@ VARYING = (
 )
 
 
-def fuller(name: str, row: Mapping[str, Any], out: Path) -> bool:
-    """Whether the report of this name was made from recordings that are not here, and a run would find less without."""
-    return row["notebook"] in LESS_WITHOUT and bool(ledger.lacking(name, row, out))
-
-
 def settle(running: Path, seconds: float) -> tuple[Path, str]:
-    """Put a run that is done in its place, unless the same is there; the place, and what is to be said of it."""
-    place, row = running.with_suffix(""), ledger.read(running)["run"]
+    """Move a finished run to its place, unless a report with the same results is there; return the place and a note."""
+    row = ledger.read_metrics(running)["run"]
     kept = row.get("from_an_earlier_run")
-    told = f"; made from recordings in an earlier run: {kept}" if kept else ""
-    if same(running, place):
-        return ledger.confirm(running), f"{told}; the same results as before"
-    return ledger.finish(running, "done", seconds=seconds), told
+    note = f"; made from recordings in an earlier run: {kept}" if kept else ""
+    if same_report(running, running.with_suffix("")):
+        return ledger.confirm(running), f"{note}; the same results as before"
+    return ledger.finish(running, "done", seconds=seconds), note
 
 
-def same(new: Path, old: Path) -> bool:
-    """Whether two folders of runs hold the same."""
+def same_report(new: Path, old: Path) -> bool:
+    """Whether two folders have the same results, files and page."""
     try:
-        names, others = ({path.name for path in folder.iterdir()} - APART for folder in (new, old))
+        names, others = ({path.name for path in folder.iterdir()} - NOT_COMPARED for folder in (new, old))
         return (
             names == others
-            and _same_rows(ledger.read(new), ledger.read(old))
+            and _same_results(ledger.read_metrics(new), ledger.read_metrics(old))
             and all(_same_file(new / name, old / name) for name in names)
         )
-    except (OSError, ValueError, KeyError):  # the old one is damaged or not there
+    except (OSError, ValueError, KeyError):  # the old one is damaged or missing
         return False
 
 
-def _same_rows(new: dict[str, Any], old: dict[str, Any]) -> bool:
+def _same_results(new: dict[str, Any], old: dict[str, Any]) -> bool:
     """Whether the notebook, its parameters and the results are the same."""
-    about = ("notebook", "parameters")
-    return (
-        all(new["run"][name] == old["run"].get(name) for name in about)
-        and len(new["results"]) == len(old["results"])
-        and all(
-            row.keys() == other.keys() and all(_close(row[name], other[name]) for name in row)
-            for row, other in zip(new["results"], old["results"], strict=True)
-        )
+    if any(new["run"][name] != old["run"].get(name) for name in ("notebook", "parameters")):
+        return False
+    if len(new["results"]) != len(old["results"]):
+        return False
+    return all(
+        row.keys() == other.keys() and all(_close(row[name], other[name]) for name in row)
+        for row, other in zip(new["results"], old["results"], strict=True)
     )
 
 
@@ -258,7 +243,7 @@ def _close(a: Any, b: Any) -> bool:
 
 def _same_file(new: Path, old: Path) -> bool:
     if new.suffix == ".html":
-        return _told(new) == _told(old)
+        return _fixed_text(new) == _fixed_text(old)
     if new.suffix == ".parquet":
         return pd.read_parquet(new).equals(pd.read_parquet(old))
     if new.suffix == ".webp":
@@ -267,8 +252,8 @@ def _same_file(new: Path, old: Path) -> bool:
     return new.read_bytes() == old.read_bytes()
 
 
-def _told(page: Path) -> str:
-    """A page without what may differ."""
+def _fixed_text(page: Path) -> str:
+    """Return a page without the `VARYING` parts."""
     text = page.read_text(encoding="utf-8")
     for pattern in VARYING:
         text = re.sub(pattern, " ", text, flags=re.DOTALL)

@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import __version__
+from ser_lib import SERVED, __version__
 from ser_lib.audio import AudioConfig
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.features.relative import Speakers
-from ser_lib.paths import SERVED
 from ser_lib.provenance import BOOSTER, versions
 from ser_lib.serving.model import Model, Typical
 

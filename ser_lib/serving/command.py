@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from ser_lib import SERVED
 from ser_lib.errors import SerError
-from ser_lib.paths import SERVED
 
 
 def make_streams_tolerant() -> None:

@@ -167,7 +167,7 @@ class Model:
         if references and self.speakers is not None:
             neutral = np.concatenate([self._features(clip) for clip in references])
             relative = self.models["enrolled"].predict_proba(self.speakers.relative_to(neutral, x))
-            raw, which = calibration.log_mean([raw, relative]), "enrolled"
+            raw, which = calibration.geometric_mean([raw, relative]), "enrolled"
         p = self._probabilities(which, raw)
         ranked = sorted(p, key=p.__getitem__, reverse=True)
         best, widest, threshold = ranked[0], self.metadata["conformal"]["0.9"], self.metadata["abstain_below"]
@@ -183,7 +183,7 @@ class Model:
 
     def _probabilities(self, which: str, raw: np.ndarray) -> dict[str, float]:
         """Calibrated probabilities by class, from the raw ones of one clip, shape (1, n_classes)."""
-        p = calibration.sharpen(raw, self.metadata["temperatures"][which])[0]
+        p = calibration.apply_temperature(raw, self.metadata["temperatures"][which])[0]
         labels = self.models[which].classes_
         return {str(label): round(float(value), 8) for label, value in zip(labels, p, strict=True)}
 

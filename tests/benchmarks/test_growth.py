@@ -25,26 +25,26 @@ def counted(path: str, **how) -> tuple:
 
 
 def peak(n: int, folder: Path) -> int:
-    """Bytes held at most while a table of `n` rows is written."""
+    """Most bytes in memory while a table of `n` rows is written."""
     folder.mkdir()
     lines = ["path,speaker,emotion", *(f"{i}.wav,a,sad" for i in range(n))]
     (folder / "clips.csv").write_text("\n".join(lines), encoding="utf-8")
     tracemalloc.start()
     try:
-        n_rows, problems = tables.write(
+        n_rows, problems = tables.extract_to_file(
             folder / "clips.csv", folder / "t.parquet", CONFIG, cache_dir=folder / "cache", n_jobs=1
         )
-        found = tracemalloc.get_traced_memory()[1]
+        result = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert n_rows == n
     assert problems.empty
-    column = tables.load(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
+    column = tables.read_table(folder / "t.parquet", CONFIG)[feature_names(CONFIG)[-1]]
     assert (column == np.arange(n)).all()
-    return found
+    return result
 
 
-def test_ten_times_the_rows_are_never_held():
+def test_memory_does_not_grow_with_the_rows():
     """In a process of its own: here other tests' garbage and threads would be counted too."""
     done = subprocess.run([sys.executable, __file__], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
@@ -54,14 +54,14 @@ def test_ten_times_the_rows_are_never_held():
 
 
 def test_growth_is_measured_in_a_process_of_its_own(tiny_corpus):
-    found = growth.growth(40, tiny_corpus)
-    assert found["clips"] == 40
-    assert found["seconds"] > 0
-    assert 50 < found["own_mib"] <= found["peak_mib"] < 4_000
+    result = growth.growth(40, tiny_corpus)
+    assert result["clips"] == 40
+    assert result["seconds"] > 0
+    assert 50 < result["own_mib"] <= result["peak_mib"] < 4_000
 
 
 if __name__ == "__main__":
-    extraction.read, tables.GROUP = counted, 500
+    extraction.read_clip, tables.GROUP = counted, 500
     with tempfile.TemporaryDirectory() as place:
         peak(500, Path(place) / "first")  # what is loaded once
         print(json.dumps([peak(n, Path(place) / str(n)) for n in (500, 5_000)]))

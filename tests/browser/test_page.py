@@ -474,7 +474,9 @@ def test_windows_as_a_table(strip):
 
 def test_answer_stays_when_the_windows_fail(page, clips):
     analyse(page, clips("half"))
-    expect_text(page, "[role=alert]", re.compile("^The clip could not be analysed window by window: half.wav"))
+    expect_text(
+        page, "[role=alert]", re.compile("^The clip could not be analysed window by window: half.wav")
+    )
     assert text(page, ".emotion") == "Fearful"
     page.clear_console_messages()
 

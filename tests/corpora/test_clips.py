@@ -1,4 +1,4 @@
-"""corpus: names and manifests become the clip table; what cannot be read is named and left out."""
+"""Clip tables from file names and manifests; unreadable files become problems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from synth import ACTORS, speech
 from test_schemes import NAMES
 
 from ser_lib import corpora
-from ser_lib.corpora import CLIP_COLUMNS, EIGHT, FACTS, FOUR, clips, emotion_list, find_audio
+from ser_lib.corpora import AUDIO_COLUMNS, CLIP_COLUMNS, EIGHT, FOUR, emotion_list, find_audio
+from ser_lib.corpora import clips as clips_module
 from ser_lib.corpora.ravdess import check_ravdess_grid
 from ser_lib.corpora.schemes import NAMING
 from ser_lib.errors import CorpusError
@@ -29,7 +30,7 @@ def put(path: Path, samples: np.ndarray = CLIP) -> Path:
 
 
 def numbered(n: int) -> np.ndarray:
-    """A clip like no other."""
+    """A clip with samples of its own."""
     return CLIP[n:]
 
 
@@ -41,8 +42,8 @@ def _small(tmp_path_factory, monkeypatch):
 
 
 def read(source) -> corpora.Corpus:
-    """A corpus as a notebook gets it, with the facts of every file."""
-    return tables.get(source, "compact").corpus
+    """A corpus as a notebook loads it, with the audio columns of every file."""
+    return tables.load_data(source, "compact").corpus
 
 
 # --- schemes ---------------------------------------------------------------------------------------
@@ -50,29 +51,29 @@ def read(source) -> corpora.Corpus:
 
 @pytest.mark.parametrize("scheme", NAMING)
 def test_a_folder_of_each_scheme(scheme, tmp_path):
-    names = {name: facts for of, name, facts in NAMES if of == scheme}
+    names = {name: expected for of, name, expected in NAMES if of == scheme}
     for n, name in enumerate(names):
         put(tmp_path / f"{name}.wav", numbered(n))
-    held = read(tmp_path)
-    assert tuple(held.clips.columns) == CLIP_COLUMNS
-    assert held.problems.empty
-    assert set(zip(held.clips["speaker"], held.clips["emotion"], strict=True)) == {
-        (facts[1], facts[3]) for facts in names.values()
+    corpus = read(tmp_path)
+    assert tuple(corpus.clips.columns) == CLIP_COLUMNS
+    assert corpus.problems.empty
+    assert set(zip(corpus.clips["speaker"], corpus.clips["emotion"], strict=True)) == {
+        (expected[1], expected[3]) for expected in names.values()
     }
-    assert not held.clips.isna().any(axis=None)
-    assert held.clips["clip_id"].is_unique
+    assert not corpus.clips.isna().any(axis=None)
+    assert corpus.clips["clip_id"].is_unique
     if scheme == "savee":
-        assert set(held.clips["clip_id"]) == {name.replace("/", "_") for name in names}
+        assert set(corpus.clips["clip_id"]) == {name.replace("/", "_") for name in names}
     if scheme == "cremad":
-        assert set(held.clips["gender"]) == {"unknown"}
+        assert set(corpus.clips["gender"]) == {"unknown"}
 
 
 # --- folders ---------------------------------------------------------------------------------------
 
 
 def test_the_synthesised_corpus(tiny_corpus):
-    held = read(tiny_corpus)
-    clips = held.clips
+    corpus = read(tiny_corpus)
+    clips = corpus.clips
     assert tuple(clips.columns) == CLIP_COLUMNS
     assert len(clips) == 6 * 18
     assert list(clips["speaker"].unique()) == [f"{actor:02d}" for actor in ACTORS]
@@ -81,12 +82,12 @@ def test_the_synthesised_corpus(tiny_corpus):
     assert set(clips["sample_rate"]) == {16_000}
     assert set(clips["channels"]) == {1}
     assert clips["audio_sha256"].str.fullmatch("[0-9a-f]{64}").all()
-    assert held.summary() == (
+    assert corpus.summary() == (
         "108 clips of 6 speakers, 8 emotions; 0 file(s) left out, 0 mixed down from stereo, 0 sample-identical"
     )
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):
+def test_unreadable_files_are_listed_and_the_rest_goes_on(tmp_path):
     folder = tmp_path / "Actor_01"
     good = put(folder / "03-01-01-01-01-01-01.wav")
     put(folder / "holiday.wav")
@@ -95,23 +96,23 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):
     (folder / "03-01-03-01-01-01-01.wav").write_text("not a recording\n" * 100, encoding="utf-8")
     (folder / "._03-01-04-01-01-01-01.wav").write_bytes(b"left by another system")
     (folder / "notes.txt").write_text("no audio", encoding="utf-8")
-    held = read(tmp_path)
-    assert list(held.clips["path"]) == [str(good)]
-    problems = {Path(path).name: problem for path, problem in held.problems.itertuples(index=False)}
-    assert len(held.problems) == 4
+    corpus = read(tmp_path)
+    assert list(corpus.clips["path"]) == [str(good)]
+    problems = {Path(path).name: problem for path, problem in corpus.problems.itertuples(index=False)}
+    assert len(corpus.problems) == 4
     assert problems["holiday.wav"] == "holiday.wav: not a ravdess name"
     assert problems["03-01-02-01-01-01-01.wav"].endswith(": empty file (0 bytes); record or copy it again")
     assert "not audio, or damaged" in problems["03-01-03-01-01-01-01.wav"]
     assert problems["03-01-01-01-01-01-01.wav"] == "03-01-01-01-01-01-01.wav: a second file of this name"
-    assert "1 clips of 1 speakers, 1 emotions; 4 file(s) left out" in held.summary()
+    assert "1 clips of 1 speakers, 1 emotions; 4 file(s) left out" in corpus.summary()
 
 
-def test_a_listing_is_what_reading_finds_without_the_facts(tiny_corpus, tmp_path, monkeypatch):
+def test_a_listing_is_the_clip_table_without_the_audio_columns(tiny_corpus, tmp_path, monkeypatch):
     clips, problems = corpora.listing(tiny_corpus)
     assert problems.empty
-    assert [*clips.columns, *FACTS] == list(CLIP_COLUMNS)
+    assert [*clips.columns, *AUDIO_COLUMNS] == list(CLIP_COLUMNS)
     assert clips.equals(read(tiny_corpus).clips[list(clips.columns)])
-    monkeypatch.setattr(clips, "LISTED", 7)
+    monkeypatch.setattr(clips_module, "CHUNK", 7)
     assert corpora.listing(tiny_corpus)[0].equals(clips)
     empty = tmp_path / "03-01-01-01-01-01-01.wav"
     empty.touch()  # no file is opened
@@ -132,10 +133,10 @@ def test_stereo_and_sample_identical_clips_are_found(tmp_path):
     changed = CLIP.copy()
     changed[-1] += 1
     put(tmp_path / "03-01-02-01-01-02-01.wav", changed)
-    held = read(tmp_path)
-    assert list(held.stereo["clip_id"]) == ["03-01-02-01-01-01-01"]
-    assert list(held.duplicates["clip_id"]) == ["03-01-01-01-01-01-01", "03-01-01-01-01-02-01"]
-    assert "1 mixed down from stereo, 2 sample-identical" in held.summary()
+    corpus = read(tmp_path)
+    assert list(corpus.stereo["clip_id"]) == ["03-01-02-01-01-01-01"]
+    assert list(corpus.duplicates["clip_id"]) == ["03-01-01-01-01-01-01", "03-01-01-01-01-02-01"]
+    assert "1 mixed down from stereo, 2 sample-identical" in corpus.summary()
 
 
 def test_folders_without_clips_are_refused(tmp_path):
@@ -144,7 +145,7 @@ def test_folders_without_clips_are_refused(tmp_path):
     with pytest.raises(CorpusError, match=r"no recordings \(\.wav, .*\) in it or its subfolders"):
         read(tmp_path)
     put(tmp_path / "holiday.wav")
-    message = r"holiday\.wav and the other names are of no known corpus \(ravdess, .*\); give a CSV manifest"
+    message = r"holiday\.wav and the other names fit no known corpus \(ravdess, .*\); give a CSV manifest"
     with pytest.raises(CorpusError, match=message):
         read(tmp_path)
     (tmp_path / "03-01-01-01-01-01-01.wav").touch()
@@ -197,15 +198,15 @@ def test_a_manifest_with_optional_columns(tmp_path):
     assert set(clips["corpus"]) == {"attic"}
     assert list(clips["gender"]) == ["female", "unknown"]
     assert "mood" not in clips
-    assert clips["duration_s"].max() == 1.2  # as read, not as told
+    assert clips["duration_s"].max() == 1.2  # measured, not from the CSV
 
 
 def test_a_manifest_names_a_file_that_is_not_there(tmp_path):
     path = manifest(tmp_path, "path,speaker,emotion\nclips/0.wav,1,happy\nclips/9.wav,1,sad\n")
-    held = read(path)
-    assert list(held.clips["clip_id"]) == ["clips/0"]
-    assert held.problems["path"].item() == f"{tmp_path}/clips/9.wav"
-    assert held.problems["problem"].item().endswith(": no such file")
+    corpus = read(path)
+    assert list(corpus.clips["clip_id"]) == ["clips/0"]
+    assert corpus.problems["path"].item() == f"{tmp_path}/clips/9.wav"
+    assert corpus.problems["problem"].item().endswith(": no such file")
 
 
 def test_paths_that_start_at_the_working_folder_are_refused_with_the_right_ones(tmp_path, monkeypatch):
@@ -220,8 +221,8 @@ def test_paths_that_start_at_the_working_folder_are_refused_with_the_right_ones(
 
 
 def test_problems_name_the_file(tmp_path):
-    held = read(manifest(tmp_path, "path,speaker,emotion\nclips/0.wav,1,happy\nclips/9.wav,1,sad\n"))
-    assert held.problems["problem"].item() == f"{tmp_path}/clips/9.wav: no such file"
+    corpus = read(manifest(tmp_path, "path,speaker,emotion\nclips/0.wav,1,happy\nclips/9.wav,1,sad\n"))
+    assert corpus.problems["problem"].item() == f"{tmp_path}/clips/9.wav: no such file"
 
 
 def test_a_manifest_column_with_gaps_is_of_one_type(tmp_path):
@@ -270,11 +271,11 @@ def labelled(folder: Path, text: str) -> Path:
 
 def test_labels_are_renamed_and_left_out(tmp_path):
     path = labelled(tmp_path, "labels: {joy: happy, 01: null, never: sad}")
-    held = read(path)
-    assert held.clips["emotion"].to_list() == ["happy", "happy"]
-    assert held.problems["problem"].to_list() == [f"{tmp_path}/clips/2.wav: 01, left out by labels.yaml"]
-    assert "2 clips of 1 speakers, 1 emotions; 1 file(s) left out" in held.summary()
-    assert preflight.describe(held)["problems"] == []
+    corpus = read(path)
+    assert corpus.clips["emotion"].to_list() == ["happy", "happy"]
+    assert corpus.problems["problem"].to_list() == [f"{tmp_path}/clips/2.wav: 01, left out by labels.yaml"]
+    assert "2 clips of 1 speakers, 1 emotions; 1 file(s) left out" in corpus.summary()
+    assert preflight.describe(corpus)["problems"] == []
     assert preflight.label_changes(path) == [
         {"label": "joy", "emotion": "happy", "clips": 1},
         {"label": "01", "emotion": None, "clips": 1},
@@ -311,7 +312,7 @@ def test_labels_that_leave_out_everything_are_refused(tmp_path):
 # --- several corpora -------------------------------------------------------------------------------
 
 
-def test_speakers_of_two_corpora_are_told_apart(tmp_path):
+def test_speakers_of_two_corpora_are_kept_apart(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     put(one / "03-01-03-01-01-01-03.wav")
     put(two / "03a01Fa.wav", numbered(1))
@@ -337,25 +338,25 @@ def test_two_parts_of_one_corpus_have_the_same_speakers(tmp_path):
     """The actors of RAVDESS sing, too; and a file that lies in both parts counts once."""
     put(tmp_path / "speech" / "03-01-03-01-01-01-03.wav")
     put(tmp_path / "song" / "03-02-03-01-01-01-03.wav", numbered(1))
-    held = read(f"{tmp_path}/speech,{tmp_path}/song")
-    assert held.clips["speaker"].to_list() == ["03", "03"]
+    corpus = read(f"{tmp_path}/speech,{tmp_path}/song")
+    assert corpus.clips["speaker"].to_list() == ["03", "03"]
     put(tmp_path / "more" / "03-01-03-01-01-01-03.wav", numbered(2))
-    held = read(f"{tmp_path}/speech,{tmp_path}/more")
-    assert len(held.clips) == 1
-    assert held.problems["problem"].item().endswith("a second file of this name")
+    corpus = read(f"{tmp_path}/speech,{tmp_path}/more")
+    assert len(corpus.clips) == 1
+    assert corpus.problems["problem"].item().endswith("a second file of this name")
 
 
 def test_manifests_of_one_name_are_refused(tmp_path):
     paths = [manifest(tmp_path / name, "path,speaker,emotion\nclips/0.wav,1,sad\n") for name in "ab"]
     with pytest.raises(
-        CorpusError, match=r"a/mine\.csv and .*b/mine\.csv: both of corpus 'mine'.*rename one"
+        CorpusError, match=r"a/mine\.csv and .*b/mine\.csv: both are corpus 'mine'.*rename one"
     ):
         read(f"{paths[0]},{paths[1]}")
     paths[1].write_text("path,speaker,emotion,corpus\nclips/0.wav,1,sad,other\n", encoding="utf-8")
     assert read(f"{paths[0]},{paths[1]}").clips["speaker"].to_list() == ["mine:1", "other:1"]
 
 
-def test_a_label_map_is_of_its_own_corpus(tmp_path):
+def test_a_label_map_applies_to_its_own_corpus(tmp_path):
     a = labelled(tmp_path / "a", "labels: {joy: happy, 01: null}")
     b = manifest(tmp_path / "b", "path,speaker,emotion\nclips/0.wav,1,joy\n", name="b.csv")
     clips = read(f"{a},{b}").clips
@@ -369,7 +370,7 @@ def test_a_label_map_is_of_its_own_corpus(tmp_path):
 def test_the_folder_named_comes_before_the_environment_and_the_download(tmp_path, monkeypatch):
     named, environment = tmp_path / "named", tmp_path / "environment"
     downloaded = tmp_path / "data" / "ravdess"
-    monkeypatch.setattr(clips, "ROOT", tmp_path)
+    monkeypatch.setattr(clips_module, "ROOT", tmp_path)
     monkeypatch.delenv("SER_RAVDESS_DIR", raising=False)
     assert find_audio() is None
     for folder in (named, environment, downloaded):
@@ -410,16 +411,16 @@ def test_emotion_lists_that_are_refused(spec):
 
 @pytest.mark.slow
 def test_ravdess_is_the_published_grid(ravdess):
-    """Facts of the published corpus, found by reading every sample; the pair is a copy by mistake."""
-    held = read(ravdess)
-    clips = held.clips
+    """Properties of the published corpus, from every sample; the identical pair is a mistake of the publishers."""
+    corpus = read(ravdess)
+    clips = corpus.clips
     assert check_ravdess_grid(clips) == ([], [])
-    assert held.problems.empty
-    assert sorted(held.stereo["clip_id"]) == [
+    assert corpus.problems.empty
+    assert sorted(corpus.stereo["clip_id"]) == [
         "03-01-02-01-01-02-01", "03-01-02-01-02-02-05", "03-01-03-01-02-01-20",
         "03-01-06-01-01-02-20", "03-01-08-01-02-02-01",
     ]  # fmt: skip
-    assert sorted(held.duplicates["clip_id"]) == ["03-01-03-01-02-01-07", "03-01-03-01-02-02-07"]
+    assert sorted(corpus.duplicates["clip_id"]) == ["03-01-03-01-02-01-07", "03-01-03-01-02-02-07"]
     assert set(clips["sample_rate"]) == {48_000}
     assert clips["duration_s"].agg(["min", "mean", "max"]).round(2).tolist() == [2.94, 3.70, 5.27]
     assert clips.groupby("speaker").size().tolist() == [60] * 24

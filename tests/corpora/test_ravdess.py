@@ -1,4 +1,4 @@
-"""download: against a server on this machine that cuts, ignores, refuses and forgets."""
+"""The RAVDESS download, from a local server that cuts connections, ignores ranges and refuses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import zipfile
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from ser_lib.corpora import ravdess
-from ser_lib.corpora.ravdess import fetch_ravdess
 from ser_lib.errors import CorpusError
 
 NAMES = [f"Actor_{actor:02d}/03-01-0{code}-01-01-01-{actor:02d}.wav" for actor in (1, 2) for code in (1, 2)]
@@ -39,8 +39,14 @@ def zipped(names=NAMES, *, folders: bool = True) -> bytes:
 ARCHIVE = zipped()
 
 
-def facts(archive: bytes = ARCHIVE) -> dict:
-    return {"md5": hashlib.md5(archive).hexdigest(), "size": len(archive), "n_clips": len(NAMES)}
+def published(archive: bytes = ARCHIVE) -> dict:
+    return {"MD5": hashlib.md5(archive).hexdigest(), "SIZE": len(archive), "N_CLIPS": len(NAMES)}
+
+
+def fetch(folder: Path, url: str, **archive) -> Path:
+    """Run `fetch_ravdess` with the archive at `url` in place of the published one."""
+    with patch.multiple(ravdess, URL=url, **(archive or published())):
+        return ravdess.fetch_ravdess(folder)
 
 
 class Server:
@@ -128,24 +134,24 @@ def beside(folder: Path) -> list[str]:
 @pytest.mark.parametrize("content", [ARCHIVE, zipped(folders=False)], ids=["folder entries", "files only"])
 def test_a_good_archive_is_unpacked_and_deleted(content, server, folder, capsys):
     server.content = content
-    assert fetch_ravdess(folder, url=server.url, **facts(content)) == folder
+    assert fetch(folder, server.url, **published(content)) == folder
     assert unpacked(folder) == contents(content)
     assert beside(folder) == ["ravdess"]
     assert server.asked == [None]
-    said = capsys.readouterr()
-    assert "ravdess.zip" in said.err  # the progress bar
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert "ravdess.zip" in output.err  # the progress bar
+    assert output.out == ""
 
 
 def test_a_query_in_the_url_is_no_part_of_the_file_name(server, folder):
-    fetch_ravdess(folder, url=server.url + "?download=1", **facts())
+    fetch(folder, server.url + "?download=1")
     assert unpacked(folder) == contents()
 
 
 def test_clips_that_are_there_are_not_downloaded_again(server, folder, capsys):
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     capsys.readouterr()
-    assert fetch_ravdess(folder, url=server.url, **facts()) == folder
+    assert fetch(folder, server.url) == folder
     assert len(server.asked) == 1
     assert "all 4 clips are there, nothing to download" in capsys.readouterr().err
 
@@ -155,19 +161,19 @@ def test_clips_kept_in_another_format_count(server, folder):
         path = (folder / name).with_suffix(".flac")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert server.asked == []
 
 
 def test_an_empty_folder_is_filled(server, folder):
     folder.mkdir(parents=True)
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(server, folder):
+def test_a_cut_download_continues_where_it_stopped(server, folder):
     server.cuts = [400_000]
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     first, second = server.asked
     assert first is None
@@ -176,10 +182,10 @@ def test_a_cut_connection_goes_on_where_it_stopped(server, folder):
     assert server.sent == [400_000, len(ARCHIVE) - got]
 
 
-def test_a_part_of_an_earlier_call_is_gone_on_with(server, folder):
+def test_a_part_of_an_earlier_call_is_continued(server, folder):
     folder.parent.mkdir(parents=True)
     (folder.parent / "ravdess.zip.part").write_bytes(ARCHIVE[:450_000])
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert server.asked == ["bytes=450000-"]
     assert server.sent == [len(ARCHIVE) - 450_000]
@@ -188,7 +194,7 @@ def test_a_part_of_an_earlier_call_is_gone_on_with(server, folder):
 def test_a_complete_part_needs_no_server(server, folder):
     folder.parent.mkdir(parents=True)
     (folder.parent / "ravdess.zip.part").write_bytes(ARCHIVE)
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert server.asked == []
 
@@ -196,14 +202,14 @@ def test_a_complete_part_needs_no_server(server, folder):
 def test_a_part_that_is_too_long_is_started_again(server, folder):
     folder.parent.mkdir(parents=True)
     (folder.parent / "ravdess.zip.part").write_bytes(ARCHIVE + b"more")
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert server.asked == [f"bytes={len(ARCHIVE) + 4}-", None]
 
 
 def test_a_server_without_ranges_starts_again(server, folder):
     server.ranges, server.cuts = False, [400_000]
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert server.sent == [400_000, len(ARCHIVE)]
 
@@ -211,7 +217,7 @@ def test_a_server_without_ranges_starts_again(server, folder):
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_server_is_asked_again(status, server, folder):
     server.statuses = [status, status]
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert len(server.asked) == 3
 
@@ -219,7 +225,7 @@ def test_a_busy_server_is_asked_again(status, server, folder):
 def test_a_zip_placed_by_hand_is_taken(server, folder):
     folder.parent.mkdir(parents=True)
     (folder.parent / "ravdess.zip").write_bytes(ARCHIVE)
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert server.asked == []
     assert beside(folder) == ["ravdess"]
@@ -229,12 +235,10 @@ def test_a_zip_placed_by_hand_is_taken(server, folder):
 
 
 def test_a_wrong_checksum_deletes_the_part(server, folder):
-    wrong = facts() | {"md5": "0" * 32}
-    message = (
-        rf"ravdess\.zip\.part: MD5 {facts()['md5']}, expected 0{{32}}; it was deleted, run `make data` again"
-    )
+    wrong = published() | {"MD5": "0" * 32}
+    message = rf"ravdess\.zip\.part: MD5 {published()['MD5']}, expected 0{{32}}; it was deleted, run `make data` again"
     with pytest.raises(CorpusError, match=message):
-        fetch_ravdess(folder, url=server.url, **wrong)
+        fetch(folder, server.url, **wrong)
     assert beside(folder) == []
 
 
@@ -242,32 +246,32 @@ def test_a_zip_placed_by_hand_is_checked_and_left_to_its_owner(server, folder):
     folder.parent.mkdir(parents=True)
     (folder.parent / "ravdess.zip").write_bytes(ARCHIVE[:-1])
     with pytest.raises(CorpusError, match=r"ravdess\.zip: MD5 \w{32}, expected \w{32}; delete it and run"):
-        fetch_ravdess(folder, url=server.url, **facts())
+        fetch(folder, server.url)
     assert beside(folder) == ["ravdess.zip"]
 
 
 def test_a_connection_cut_again_and_again_keeps_what_came(server, folder):
     server.cuts = [100_000] * ravdess.TRIES
     message = (
-        rf"the connection was cut.*, \d+ of {len(ARCHIVE)} bytes are here; run `make data` again, it goes on"
+        rf"no connection \(\w+\), \d+ of {len(ARCHIVE)} bytes are here; run `make data` again to continue"
     )
     with pytest.raises(CorpusError, match=message):
-        fetch_ravdess(folder, url=server.url, **facts())
+        fetch(folder, server.url)
     assert len(server.asked) == ravdess.TRIES
     part = (folder.parent / "ravdess.zip.part").read_bytes()
     assert len(part) > 300_000
     assert ARCHIVE.startswith(part)
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert server.asked[-1] == f"bytes={len(part)}-"
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_a_refusal_is_told_at_once(status, server, folder):
+def test_a_refusal_is_not_tried_again(status, server, folder):
     server.statuses = [status] * 9
     message = rf"/ravdess\.zip: the server answers {status}, .*or download http\S+ by hand to \S+/ravdess\.zip and run"
     with pytest.raises(CorpusError, match=message):
-        fetch_ravdess(folder, url=server.url, **facts())
+        fetch(folder, server.url)
     assert len(server.asked) == 1
 
 
@@ -277,13 +281,13 @@ def test_no_network_says_what_to_do_by_hand(folder):
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/ravdess.zip"
         message = rf"no connection \(ConnectionError\), 0 of \d+ bytes.*download {url} by hand to \S+ravdess\.zip and"
         with pytest.raises(CorpusError, match=message):
-            fetch_ravdess(folder, url=url, **facts())
+            fetch(folder, url)
 
 
 def test_a_login_page_is_not_taken_for_the_archive(server, folder):
     server.content = b"<html>Please log in to this network</html>"
-    with pytest.raises(CorpusError, match=rf"42 bytes are offered, not {len(ARCHIVE)}; is a login page in"):
-        fetch_ravdess(folder, url=server.url, **facts())
+    with pytest.raises(CorpusError, match=rf"42 bytes offered, not {len(ARCHIVE)}; log in to this network"):
+        fetch(folder, server.url)
     assert beside(folder) == []
 
 
@@ -313,23 +317,25 @@ def link() -> zipfile.ZipInfo:
 def test_an_entry_of_another_name_refuses_the_whole_archive(entry, server, folder, tmp_path):
     name = entry if isinstance(entry, str) else entry.filename
     server.content = zipped([*NAMES[1:], entry])
-    message = rf"ravdess\.zip: {re.escape(repr(name))} is no RAVDESS clip; nothing unpacked, delete the zip"
+    message = (
+        rf"ravdess\.zip: {re.escape(repr(name))} is not a RAVDESS clip; nothing unpacked, delete the zip"
+    )
     with pytest.raises(CorpusError, match=message):
-        fetch_ravdess(folder, url=server.url, **facts(server.content))
+        fetch(folder, server.url, **published(server.content))
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "ravdess.zip"]
 
 
 def test_an_archive_with_too_few_clips_is_refused(server, folder):
     server.content = zipped(NAMES[:3])
     with pytest.raises(CorpusError, match=r"ravdess\.zip: 3 clips in it, not 4; delete it and run"):
-        fetch_ravdess(folder, url=server.url, **facts(server.content))
+        fetch(folder, server.url, **published(server.content))
     assert beside(folder) == ["ravdess.zip"]
 
 
 def test_a_file_that_is_no_zip_is_refused(server, folder):
     server.content = bytes(10_000)
     with pytest.raises(CorpusError, match=r"ravdess\.zip: a damaged zip \(.+\); delete it and run"):
-        fetch_ravdess(folder, url=server.url, **facts(server.content))
+        fetch(folder, server.url, **published(server.content))
     assert beside(folder) == ["ravdess.zip"]
 
 
@@ -337,23 +343,23 @@ def test_a_folder_with_something_else_in_it_is_left_alone(server, folder):
     (folder / "Actor_01").mkdir(parents=True)
     (folder / NAMES[0]).write_bytes(b"mine")
     with pytest.raises(
-        CorpusError, match=r"ravdess: holds 1 of 4 clips; move it away and run `make data` again"
+        CorpusError, match=r"ravdess: 1 of 4 clips; move the folder away and run `make data` again"
     ):
-        fetch_ravdess(folder, url=server.url, **facts())
+        fetch(folder, server.url)
     assert unpacked(folder) == {NAMES[0]: b"mine"}
     assert server.asked == []
 
 
-def test_too_little_disk_is_said_before_anything_is_loaded(server, folder, monkeypatch):
+def test_too_little_disk_is_an_error_before_the_download(server, folder, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, int(3.4 * len(ARCHIVE))))
     with pytest.raises(
         CorpusError, match=r"data: 0\.00 GB free, the zip and its clips need 0\.00 GB; make room"
     ):
-        fetch_ravdess(folder, url=server.url, **facts())
+        fetch(folder, server.url)
     assert server.asked == []
     (folder.parent / "ravdess.zip.part").write_bytes(ARCHIVE[:450_000])  # less is left to load
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
 
 
@@ -367,19 +373,19 @@ def test_an_interrupted_unpacking_leaves_nothing_behind(fault, server, folder, m
 
     monkeypatch.setattr(zipfile.ZipFile, "extractall", broken)
     expected = CorpusError if isinstance(fault, OSError) else KeyboardInterrupt
-    with pytest.raises(expected, match=r"No space left on device.*put that right and run|^$"):
-        fetch_ravdess(folder, url=server.url, **facts())
+    with pytest.raises(expected, match=r"No space left on device.*correct that and run|^$"):
+        fetch(folder, server.url)
     assert beside(folder) == ["ravdess.zip"]  # checked, so that it is not loaded a second time
     monkeypatch.undo()
-    fetch_ravdess(folder, url=server.url, **facts())
+    fetch(folder, server.url)
     assert unpacked(folder) == contents()
     assert len(server.asked) == 1
 
 
 def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "data").write_text("a file, not a folder", encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"data/ravdess: .*put that right and run `make data` again"):
-        fetch_ravdess(tmp_path / "data" / "ravdess", url=server.url, **facts())
+    with pytest.raises(CorpusError, match=r"data/ravdess: .*correct that and run `make data` again"):
+        fetch(tmp_path / "data" / "ravdess", server.url)
 
 
 def test_the_published_archive_is_what_is_asked_for():

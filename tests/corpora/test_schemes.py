@@ -1,4 +1,4 @@
-"""naming: what file names say by each scheme."""
+"""The clip columns in file names, by each scheme."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,12 +13,11 @@ from ser_lib.errors import ContaminationError
 from ser_lib.evaluation import metrics
 from ser_lib.evaluation.calibration import (
     abstain_threshold,
-    adaptive_error,
+    apply_temperature,
+    calibrate,
     calibration_error,
     fit_temperature,
-    nested,
     reliability,
-    sharpen,
 )
 
 
@@ -59,9 +61,9 @@ def test_a_known_temperature_is_found_again(temperature):
     logits = rng.normal(0, 1.5, (20_000, 4))
     fair = softmax(logits)
     true = (fair.cumsum(axis=1) < rng.random((len(fair), 1))).sum(axis=1)
-    found = fit_temperature(softmax(temperature * logits), true)
-    assert found == pytest.approx(temperature, rel=0.04)
-    np.testing.assert_allclose(sharpen(softmax(temperature * logits), temperature), fair, atol=1e-3)
+    fitted = fit_temperature(softmax(temperature * logits), true)
+    assert fitted == pytest.approx(temperature, rel=0.04)
+    np.testing.assert_allclose(apply_temperature(softmax(temperature * logits), temperature), fair, atol=1e-3)
 
 
 def test_certain_and_wrong_stays_finite():
@@ -69,13 +71,13 @@ def test_certain_and_wrong_stays_finite():
     temperature = fit_temperature(p, np.arange(30) % 3)
     assert np.isfinite(temperature)
     assert temperature > 1
-    assert np.isfinite(sharpen(p, temperature)).all()
+    assert np.isfinite(apply_temperature(p, temperature)).all()
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 2.0, 10.0])
 def test_sharpening_keeps_the_argmax_and_the_sum(temperature):
     p = np.random.default_rng(2).dirichlet(np.full(8, 0.3), 1_000)
-    out = sharpen(p, temperature)
+    out = apply_temperature(p, temperature)
     np.testing.assert_array_equal(out.argmax(axis=1), p.argmax(axis=1))
     np.testing.assert_allclose(out.sum(axis=1), 1)
     sureness = out.max(axis=1) - p.max(axis=1)
@@ -107,18 +109,20 @@ def test_adaptive_bins_hold_equally_many_clips(n_bins):
         len(part) / 503 * abs(p.max(axis=1)[part].mean() - correct[part].mean())
         for part in np.array_split(order, n_bins)
     )
-    assert adaptive_error(p, correct, n_bins=n_bins) == pytest.approx(error)
+    assert calibration_error(p, correct, n_bins=n_bins, adaptive=True) == pytest.approx(error)
 
 
 def test_one_adaptive_bin_is_the_mean_gap():
     p, _, correct = judged(1)
-    assert adaptive_error(p, correct, n_bins=1) == pytest.approx(abs(p.max(axis=1).mean() - correct.mean()))
+    assert calibration_error(p, correct, n_bins=1, adaptive=True) == pytest.approx(
+        abs(p.max(axis=1).mean() - correct.mean())
+    )
 
 
 def test_equal_confidences_do_not_depend_on_the_order_of_rows():
     p, correct = np.tile([0.7, 0.3], (40, 1)), np.arange(40) < 28
     for order in (np.arange(40), np.arange(40)[::-1]):
-        assert adaptive_error(p[order], correct[order]) == pytest.approx(0, abs=1e-9)
+        assert calibration_error(p[order], correct[order], adaptive=True) == pytest.approx(0, abs=1e-9)
 
 
 def test_fewer_clips_than_bins():
@@ -126,7 +130,7 @@ def test_fewer_clips_than_bins():
     assert reliability(p, correct, adaptive=True)["clips"].to_list() == [1, 1, 1, 1]
 
 
-# --- nested ----------------------------------------------------------------------------------------
+# --- fold by fold ------------------------------------------------------------------------------------
 
 
 LABELS = ["calm", "happy", "sad"]
@@ -137,7 +141,7 @@ def predictions(seed: int, folds: int = 3, each: int = 300, sureness=(0.5, 1.0, 
     parts = []
     for fold in range(folds):
         p, true, _ = judged(100 * seed + fold, each, len(LABELS))
-        p = sharpen(p, sureness[fold])
+        p = apply_temperature(p, sureness[fold])
         part = pd.DataFrame(p, columns=[f"p_{label}" for label in LABELS])
         part["predicted"] = [LABELS[i] for i in p.argmax(axis=1)]
         part["emotion"] = [LABELS[i] for i in true]
@@ -149,40 +153,48 @@ def predictions(seed: int, folds: int = 3, each: int = 300, sureness=(0.5, 1.0, 
 def test_every_fold_is_calibrated_by_its_own_inner_predictions():
     outer = predictions(1)
     inner = predictions(2, each=2000).rename(columns={"fold": "outer"})
-    found = nested(outer, inner, LABELS, level=0.8, accuracy=0.75)
-    assert found["clip_id"].to_list() == outer["clip_id"].to_list()
-    np.testing.assert_allclose(found.groupby("fold")["temperature"].first(), [2, 1, 0.5], rtol=0.1)
-    right = found["predicted"] == found["emotion"]
-    p = metrics.probabilities(found, LABELS)
+    calibrated = calibrate(outer, inner, LABELS, level=0.8, accuracy=0.75)
+    assert calibrated["clip_id"].to_list() == outer["clip_id"].to_list()
+    np.testing.assert_allclose(calibrated.groupby("fold")["temperature"].first(), [2, 1, 0.5], rtol=0.1)
+    right = calibrated["predicted"] == calibrated["emotion"]
+    p = metrics.probabilities(calibrated, LABELS)
     raw = metrics.probabilities(outer, LABELS)
     assert calibration_error(p, right) < calibration_error(raw, right.to_numpy())
-    np.testing.assert_allclose(found["confidence"], p.max(axis=1))
+    np.testing.assert_allclose(calibrated["confidence"], p.max(axis=1))
     np.testing.assert_allclose(p.sum(axis=1), 1)
-    assert found["covered"].mean() == pytest.approx(0.8, abs=0.04)
-    assert right[found["kept"]].mean() == pytest.approx(0.75, abs=0.05)
-    for fold, part in found.groupby("fold"):
+    assert calibrated["covered"].mean() == pytest.approx(0.8, abs=0.04)
+    assert right[calibrated["kept"]].mean() == pytest.approx(0.75, abs=0.05)
+    for fold, part in calibrated.groupby("fold"):
         mine = inner[inner["outer"] == fold]
-        fair = sharpen(metrics.probabilities(mine, LABELS), part["temperature"].iloc[0])
+        fair = apply_temperature(metrics.probabilities(mine, LABELS), part["temperature"].iloc[0])
         least = abstain_threshold(fair, (mine["predicted"] == mine["emotion"]).to_numpy(), accuracy=0.75)
         assert (part["kept"] == (part["confidence"] >= least)).all()
-    for row in found.head(50).itertuples():
-        held = row.set.split(",") if row.set else []
-        assert len(held) == row.set_size
-        assert row.covered == (row.emotion in held)
+    for row in calibrated.head(50).itertuples():
+        members = row.set.split(",") if row.set else []
+        assert len(members) == row.set_size
+        assert row.covered == (row.emotion in members)
 
 
-def test_nested_sees_no_label_that_is_tested():
+def test_calibrate_sees_no_label_that_is_tested():
     outer, inner = predictions(3), predictions(4).rename(columns={"fold": "outer"})
     columns = [*outer.columns[:3], "temperature", "confidence", "kept", "set"]
     false = outer.assign(emotion=outer["emotion"].to_numpy()[::-1])
     pd.testing.assert_frame_equal(
-        nested(outer, inner, LABELS)[columns], nested(false, inner, LABELS)[columns]
+        calibrate(outer, inner, LABELS)[columns], calibrate(false, inner, LABELS)[columns]
     )
 
 
-def test_nested_refuses_inner_predictions_that_are_missing_or_hold_what_is_tested():
+def test_calibrate_refuses_inner_predictions_that_are_missing_or_hold_what_is_tested():
     outer, inner = predictions(5), predictions(6).rename(columns={"fold": "outer"})
     with pytest.raises(ValueError, match="no inner predictions of fold 2, seed 0"):
-        nested(outer, inner[inner["outer"] < 2], LABELS)
+        calibrate(outer, inner[inner["outer"] < 2], LABELS)
     with pytest.raises(ContaminationError, match="5-0-0: tested in fold 0 and among its inner predictions"):
-        nested(outer, outer.rename(columns={"fold": "outer"}), LABELS)
+        calibrate(outer, outer.rename(columns={"fold": "outer"}), LABELS)
+
+
+def test_serving_imports_it_without_pandas_and_the_optimiser():
+    code = (
+        "import sys, ser_lib.evaluation.calibration; print({'pandas', 'scipy.optimize'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "set()\n"

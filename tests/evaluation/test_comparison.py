@@ -9,7 +9,7 @@ from scipy.stats import binom, binomtest
 from test_metrics import LABELS, guesses
 
 from ser_lib.evaluation.comparison import by_group, difference, group_gap, mcnemar, seed_spread, verdict
-from ser_lib.evaluation.metrics import METRICS, drawn_scores, score, speaker_counts, speaker_draws
+from ser_lib.evaluation.metrics import METRICS, bootstrap_scores, score, speaker_counts, speaker_draws
 
 # --- differences -----------------------------------------------------------------------------------
 
@@ -30,8 +30,8 @@ def test_a_difference_is_of_the_scores_and_turns_its_sign(metric):
     assert back == pytest.approx((-value, -high, -low))
 
 
-def test_pairing_is_surer_than_two_intervals():
-    """Hard speakers are hard for both models, so their difference varies less than either score."""
+def test_pairing_narrows_the_interval():
+    """Hard speakers are hard for both models, so the difference varies less than either score."""
     a = guesses(11, skill=0.5, speakers=12)
     hard = a["speaker"] < "06"
     a.loc[hard, "predicted"] = "calm"
@@ -108,10 +108,10 @@ def genders(table: pd.DataFrame) -> pd.Series:
 def test_groups_equal_a_plain_loop(metric):
     table = guesses(14, seeds=(0, 1))
     groups = genders(table)
-    found = by_group(table, groups, LABELS, metric)
-    assert list(found.columns) == ["group", "value", "low", "high", "clips", "speakers"]
-    assert found["group"].to_list() == ["f", "m", "x"]
-    for row in found.itertuples():
+    result = by_group(table, groups, LABELS, metric)
+    assert list(result.columns) == ["group", "value", "low", "high", "clips", "speakers"]
+    assert result["group"].to_list() == ["f", "m", "x"]
+    for row in result.itertuples():
         part = table[[groups[clip] == row.group for clip in table["clip_id"]]]
         if row.group == "x":  # one speaker: its clips are resampled
             assert row.value == pytest.approx(score(part, LABELS, metric)[0])
@@ -119,15 +119,17 @@ def test_groups_equal_a_plain_loop(metric):
         assert (row.value, row.low, row.high) == pytest.approx(score(part, LABELS, metric))
         assert row.low < row.value < row.high
         assert (row.clips, row.speakers) == {"f": (60, 3), "m": (40, 2), "x": (20, 1)}[row.group]
-    assert not by_group(table, groups, LABELS, metric, seed=1)[["low", "high"]].equals(found[["low", "high"]])
+    assert not by_group(table, groups, LABELS, metric, seed=1)[["low", "high"]].equals(
+        result[["low", "high"]]
+    )
 
 
 def test_clips_of_no_group_are_left_out_and_unknown_clips_refused():
     table = guesses(15)
     groups = genders(table)
-    found = by_group(table, groups.where(groups != "x"), LABELS)
-    assert found["clips"].sum() == 100
-    with pytest.raises(ValueError, match=r"clip0 and 0 more clips are in no group"):
+    result = by_group(table, groups.where(groups != "x"), LABELS)
+    assert result["clips"].sum() == 100
+    with pytest.raises(ValueError, match=r"clip0 and 0 more clips are missing from the groups"):
         by_group(table, groups.drop("clip0"), LABELS)
 
 
@@ -139,7 +141,7 @@ def test_the_gap_between_groups_of_different_speakers():
     a, b = (table[table["clip_id"].map(groups) == name] for name in "fm")
     assert value == pytest.approx(score(a, LABELS)[0] - score(b, LABELS)[0])
     spread = [
-        drawn_scores(speaker_counts(part, LABELS), "uar", speaker_draws(n, seed))
+        bootstrap_scores(speaker_counts(part, LABELS), "uar", speaker_draws(n, seed))
         for part, n, seed in ((a, 7, 1), (b, 5, 2))
     ]
     assert (low, high) == pytest.approx(np.quantile(spread[0] - spread[1], (0.025, 0.975)))
@@ -148,7 +150,7 @@ def test_the_gap_between_groups_of_different_speakers():
 
 
 def test_the_gap_between_groups_of_the_same_speakers_is_paired():
-    """Every speaker's strong clips are heard alike better: the paired gap is surer than apart."""
+    """Strong clips are equally much easier for every speaker, so the paired interval is narrower."""
     table = guesses(17, speakers=24, skill=0)
     rank = table.groupby("speaker").cumcount()
     hard = table["speaker"].astype(int) % 8  # of 10 clips an intensity, so many are wrong
@@ -182,10 +184,10 @@ def test_mcnemar_equals_the_binomial_test(seed):
     a, b = guesses(seed, skill=0.5, seeds=(0, 7)), guesses(seed + 50, skill=0.4, seeds=(0, 7))
     truth = a.drop_duplicates("clip_id").set_index("clip_id")["emotion"]
     b["emotion"] = b["clip_id"].map(truth)
-    found = mcnemar(a, b.sample(frac=1, random_state=0)).set_index("seed")
-    assert list(found.columns) == ["b", "c", "exact", "mid_p"]
-    assert list(found.index) == [0, 7]
-    for n, row in found.iterrows():
+    result = mcnemar(a, b.sample(frac=1, random_state=0)).set_index("seed")
+    assert list(result.columns) == ["b", "c", "exact", "mid_p"]
+    assert list(result.index) == [0, 7]
+    for n, row in result.iterrows():
         right = [
             {r.clip_id: r.predicted == r.emotion for r in t[t["seed"] == n].itertuples()} for t in (a, b)
         ]
@@ -216,15 +218,15 @@ def test_mcnemar_of_equals_and_of_other_clips():
 def test_the_spread_over_seeds(metric):
     table = guesses(20, seeds=(0, 1, 4))
     values = [score(part, LABELS, metric)[0] for _, part in table.groupby("seed")]
-    found = seed_spread(table, LABELS, metric)
-    assert found["std"] == pytest.approx(np.std(values, ddof=1))
-    assert found["range"] == pytest.approx(max(values) - min(values))
-    assert found["seeds"] == 3
-    assert found.name == metric
+    result = seed_spread(table, LABELS, metric)
+    assert result["std"] == pytest.approx(np.std(values, ddof=1))
+    assert result["range"] == pytest.approx(max(values) - min(values))
+    assert result["seeds"] == 3
+    assert result.name == metric
     two = seed_spread(table[table["seed"] < 2], LABELS, metric)
     assert two["std"] == pytest.approx(two["range"] / np.sqrt(2))
     alone = seed_spread(table[table["seed"] == 0], LABELS, metric)
     assert np.isnan(alone["std"])
     assert (alone["range"], alone["seeds"]) == (0, 1)
     if metric == "uar":
-        pd.testing.assert_series_equal(seed_spread(table, LABELS), found)
+        pd.testing.assert_series_equal(seed_spread(table, LABELS), result)

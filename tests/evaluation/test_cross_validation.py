@@ -1,4 +1,4 @@
-"""evaluate: every clip is judged once, by a model that never heard its speaker nor saw its label."""
+"""cross_validation: every clip is predicted once, by a model trained without its speaker and its label."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def table() -> pd.DataFrame:
 # --- averages --------------------------------------------------------------------------------------
 
 
-def said(model: str, seed: int, p_calm: list[float]) -> pd.DataFrame:
+def predictions_of(model: str, seed: int, p_calm: list[float]) -> pd.DataFrame:
     ids = [f"c{i}" for i in range(len(p_calm))]
     about = {"clip_id": ids, "speaker": "01", "protocol": "actors5", "fold": 0, "model": model, "seed": seed}
     p = np.array(p_calm, np.float32)
@@ -59,20 +59,20 @@ def said(model: str, seed: int, p_calm: list[float]) -> pd.DataFrame:
 
 
 def test_an_average_is_the_mean_of_log_probabilities_each_part_the_same():
-    three_seeds = pd.concat([said("net", seed, [0.9, 0.2]) for seed in range(3)])
-    one = said("log", 0, [0.3, 0.4])
-    found = calibration.averaged([three_seeds, one.iloc[::-1]], "both")
+    three_seeds = pd.concat([predictions_of("net", seed, [0.9, 0.2]) for seed in range(3)])
+    one = predictions_of("log", 0, [0.3, 0.4])
+    predictions = calibration.averaged([three_seeds, one.iloc[::-1]], "both")
     odds = np.sqrt([0.9 / 0.1 * 0.3 / 0.7, 0.2 / 0.8 * 0.4 / 0.6])
-    np.testing.assert_allclose(found["p_calm"], odds / (1 + odds), rtol=1e-5)
-    assert list(found["predicted"]) == ["calm", "sad"]
-    assert list(found["model"].unique()) == ["both"]
-    assert list(found.columns) == list(one.columns)
-    assert list(found["clip_id"]) == ["c0", "c1"]
+    np.testing.assert_allclose(predictions["p_calm"], odds / (1 + odds), rtol=1e-5)
+    assert list(predictions["predicted"]) == ["calm", "sad"]
+    assert list(predictions["model"].unique()) == ["both"]
+    assert list(predictions.columns) == list(one.columns)
+    assert list(predictions["clip_id"]) == ["c0", "c1"]
 
 
 @pytest.mark.parametrize("what", ["clips", "folds", "emotions"])
-def test_what_does_not_fit_together_is_not_averaged(what):
-    one, other = said("a", 0, [0.9, 0.2]), said("b", 0, [0.3, 0.4])
+def test_predictions_that_do_not_match_are_not_averaged(what):
+    one, other = predictions_of("a", 0, [0.9, 0.2]), predictions_of("b", 0, [0.3, 0.4])
     if what == "clips":
         other = other.iloc[:1]
     elif what == "folds":
@@ -84,7 +84,7 @@ def test_what_does_not_fit_together_is_not_averaged(what):
 
 
 class Recorder(ClassifierMixin, BaseEstimator):
-    """Notes the rows that it is fitted on and asked about; `right` decides how good it is."""
+    """Records the rows that it is fitted on and predicts; `right` decides how good it is."""
 
     seen: list[dict]
 
@@ -130,10 +130,10 @@ def speakers_of(table: pd.DataFrame, rows: np.ndarray) -> set[str]:
 
 
 def test_select_keeps_the_clips_of_the_emotions(table):
-    found = tables.select(table, ["happy", "disgust"])
-    assert set(found["emotion"]) == {"happy", "disgust"}
-    assert len(found) == len(table) / 2
-    assert found.index.tolist() == list(range(len(found)))
+    selected = tables.select(table, ["happy", "disgust"])
+    assert set(selected["emotion"]) == {"happy", "disgust"}
+    assert len(selected) == len(table) / 2
+    assert selected.index.tolist() == list(range(len(selected)))
 
 
 def test_select_refuses_an_emotion_without_clips(table):
@@ -167,49 +167,49 @@ def test_feature_columns_are_no_clip_columns(table):
 
 
 @pytest.mark.parametrize("protocol", ["actors5", "loso"])
-def test_every_clip_is_judged_once_a_model_and_seed(table, protocol):
-    found = cross_validation.out_of_fold(
+def test_every_clip_is_predicted_once_by_model_and_seed(table, protocol):
+    predictions = cross_validation.out_of_fold(
         table, ["logistic", "majority"], protocol=protocol, seeds=[0, 3], n_jobs=1
     )
-    assert len(found) == 4 * len(table)
-    for _, part in found.groupby(["model", "seed"]):
+    assert len(predictions) == 4 * len(table)
+    for _, part in predictions.groupby(["model", "seed"]):
         assert sorted(part["clip_id"]) == sorted(table["clip_id"])
-    assert set(found["protocol"]) == {protocol}
-    assert set(found["seed"]) == {0, 3}
+    assert set(predictions["protocol"]) == {protocol}
+    assert set(predictions["seed"]) == {0, 3}
     folds = splits.assign_folds(table, protocol)
     expected = table.assign(fold=folds).set_index("clip_id")
     for name in ("fold", "speaker", "emotion"):
-        assert (found[name] == expected.loc[found["clip_id"], name].to_numpy()).all(), name
+        assert (predictions[name] == expected.loc[predictions["clip_id"], name].to_numpy()).all(), name
 
 
-def test_a_random_quarter_is_judged_and_another_a_seed(table):
-    found = cross_validation.out_of_fold(table, ["majority"], protocol="random", seeds=[0, 1], n_jobs=1)
-    tested = [set(part["clip_id"]) for _, part in found.groupby("seed")]
+def test_a_random_quarter_is_tested_and_another_with_another_seed(table):
+    predictions = cross_validation.out_of_fold(table, ["majority"], protocol="random", seeds=[0, 1], n_jobs=1)
+    tested = [set(part["clip_id"]) for _, part in predictions.groupby("seed")]
     assert [len(clips) for clips in tested] == [len(table) / 4] * 2
     assert tested[0] != tested[1]
 
 
 def test_the_columns(table):
-    found = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
+    predictions = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
     about = ["clip_id", "speaker", "protocol", "fold", "model", "seed", "emotion", "predicted"]
-    assert list(found.columns) == about + [f"p_{label}" for label in sorted(FOUR)]
+    assert list(predictions.columns) == about + [f"p_{label}" for label in sorted(FOUR)]
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_probabilities_and_the_emotion_predicted(table, name):
-    found = cross_validation.out_of_fold(table, [name], n_jobs=1)
-    p = found[[f"p_{label}" for label in FOUR]]
+    predictions = cross_validation.out_of_fold(table, [name], n_jobs=1)
+    p = predictions[[f"p_{label}" for label in FOUR]]
     assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert (p.to_numpy() >= 0).all()
     by_name = p.idxmax(axis=1).str.removeprefix("p_")
-    assert (p.max(axis=1) == [row[f"p_{row['predicted']}"] for _, row in found.iterrows()]).all()
+    assert (p.max(axis=1) == [row[f"p_{row['predicted']}"] for _, row in predictions.iterrows()]).all()
     if name != "majority":  # whose emotions are equally probable
-        assert (by_name == found["predicted"]).all()
-        assert (found["predicted"] == found["emotion"]).mean() > 0.6
+        assert (by_name == predictions["predicted"]).all()
+        assert (predictions["predicted"] == predictions["emotion"]).mean() > 0.6
 
 
 @pytest.mark.parametrize("protocol", ["actors5", "loso"])
-def test_no_speaker_is_on_both_sides(table, seen, protocol):
+def test_no_speaker_is_in_training_and_test(table, seen, protocol):
     cross_validation.out_of_fold(table, ["mlp", "xgboost"], protocol=protocol, seeds=[0, 1], n_jobs=1)
     assert len(seen) == 4 * splits.assign_folds(table, protocol).nunique()
     for note in seen:
@@ -219,11 +219,11 @@ def test_no_speaker_is_on_both_sides(table, seen, protocol):
 
 
 def test_the_order_of_the_clips_does_not_matter(table):
-    found = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
+    predictions = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
     shuffled = table.sample(frac=1, random_state=0).reset_index(drop=True)
     other = cross_validation.out_of_fold(shuffled, ["logistic"], n_jobs=1)
     p = [f"p_{label}" for label in FOUR]
-    a, b = (frame.set_index("clip_id").loc[table["clip_id"], p] for frame in (found, other))
+    a, b = (frame.set_index("clip_id").loc[table["clip_id"], p] for frame in (predictions, other))
     assert_frame_equal(a, b, rtol=0, atol=0.01)  # the solver stops early
 
 
@@ -243,17 +243,17 @@ def test_published_folds_without_a_speaker_are_left_out():
     assert studies.importance(table, ["majority"], FOUR, n_jobs=1).notna().all(axis=None)
 
 
-def test_an_emotion_that_a_fold_never_heard_has_no_probability(table):
+def test_an_emotion_missing_from_training_has_probability_zero(table):
     """Only speaker 05 is ever calm."""
     table = table[(table["emotion"] != "calm") | (table["speaker"] == "05")].reset_index(drop=True)
-    found = cross_validation.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
-    p = found[[f"p_{label}" for label in sorted(FOUR)]]
+    predictions = cross_validation.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    p = predictions[[f"p_{label}" for label in sorted(FOUR)]]
     assert not p.isna().any(axis=None)
     assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
-    unseen = found["speaker"] == "05"
-    assert (found.loc[unseen, "p_calm"] == 0).all()
-    assert "calm" not in set(found.loc[unseen, "predicted"])
-    assert (found.loc[~unseen, "p_calm"] > 0).all()
+    unseen = predictions["speaker"] == "05"
+    assert (predictions.loc[unseen, "p_calm"] == 0).all()
+    assert "calm" not in set(predictions.loc[unseen, "predicted"])
+    assert (predictions.loc[~unseen, "p_calm"] > 0).all()
 
 
 @pytest.mark.parametrize("name", ["logistic", "xgboost"])
@@ -263,34 +263,34 @@ def test_the_labels_of_the_tested_speakers_are_never_used(table, name):
     tested = folds == 2
     false = table.copy()
     false.loc[tested, "emotion"] = table.loc[tested, "emotion"].to_numpy()[::-1]
-    true, found = (cross_validation.out_of_fold(part, [name], n_jobs=1) for part in (table, false))
-    said = ["predicted", *(f"p_{label}" for label in FOUR)]
+    true, predictions = (cross_validation.out_of_fold(part, [name], n_jobs=1) for part in (table, false))
+    columns = ["predicted", *(f"p_{label}" for label in FOUR)]
     here = true["fold"] == 2
-    assert_frame_equal(true.loc[here, said], found.loc[here, said])
-    assert not np.allclose(true.loc[~here, said[1:]], found.loc[~here, said[1:]])
+    assert_frame_equal(true.loc[here, columns], predictions.loc[here, columns])
+    assert not np.allclose(true.loc[~here, columns[1:]], predictions.loc[~here, columns[1:]])
 
 
 def test_the_features_of_the_other_tested_clips_are_never_used(table):
-    """A scaler fitted on both sides would fail here."""
-    rows = table.index[splits.assign_folds(table) == 2]
+    """A scaler fitted on training and test rows would fail here."""
+    tested = table.index[splits.assign_folds(table) == 2]
     spoilt = table.copy()
-    spoilt.loc[rows[1:], tables.feature_columns(table)] += 1000
-    clip = table["clip_id"][rows[0]]
-    found = [
+    spoilt.loc[tested[1:], tables.feature_columns(table)] += 1000
+    clip = table["clip_id"][tested[0]]
+    rows = [
         cross_validation.out_of_fold(part, ["logistic"], n_jobs=1).set_index("clip_id").loc[clip]
         for part in (table, spoilt)
     ]
-    assert_allclose(*[row[[f"p_{label}" for label in FOUR]].to_numpy(float) for row in found], atol=1e-6)
+    assert_allclose(*[row[[f"p_{label}" for label in FOUR]].to_numpy(float) for row in rows], atol=1e-6)
 
 
 def test_shuffled_labels_are_at_chance(table):
-    """The whole machinery on a table that holds nothing to learn."""
+    """Cross-validation of a table with nothing to learn."""
     labels = np.random.default_rng(0).permutation(table["emotion"])
-    found = cross_validation.out_of_fold(table.assign(emotion=labels), ["logistic"], n_jobs=1)
-    assert metrics.score(found, FOUR)[0] < 0.4  # chance: 0.25
+    predictions = cross_validation.out_of_fold(table.assign(emotion=labels), ["logistic"], n_jobs=1)
+    assert metrics.score(predictions, FOUR)[0] < 0.4  # chance: 0.25
 
 
-def test_fit_all_hears_every_clip(table, seen):
+def test_fit_all_trains_on_every_clip(table, seen):
     cross_validation.fit_all(table, "mlp")
     (note,) = seen
     assert sorted(note["train"]) == list(range(len(table)))
@@ -305,7 +305,7 @@ def grid(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["actors5", "loso"])
-def test_search_hears_training_speakers_alone(table, seen, grid, protocol):
+def test_search_uses_training_speakers_alone(table, seen, grid, protocol):
     chosen = cross_validation.search(table, ["mlp", "majority"], protocol=protocol, n_jobs=1)
     folds = splits.assign_folds(table, protocol).to_numpy()
     assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
@@ -315,9 +315,9 @@ def test_search_hears_training_speakers_alone(table, seen, grid, protocol):
     assert fits == 2 * 4  # points of the grid times inner folds
     for i, note in enumerate(seen):
         tested = speakers_of(table, np.flatnonzero(folds == i // fits))
-        heard, asked = speakers_of(table, note["train"]), speakers_of(table, np.concatenate(note["asked"]))
-        assert tested.isdisjoint(heard | asked)
-        assert heard.isdisjoint(asked)
+        trained, asked = speakers_of(table, note["train"]), speakers_of(table, np.concatenate(note["asked"]))
+        assert tested.isdisjoint(trained | asked)
+        assert trained.isdisjoint(asked)
 
 
 def test_search_finds_the_better_parameters(table, seen, grid):
@@ -333,9 +333,13 @@ def test_out_of_fold_uses_what_was_chosen_for_each_fold(table, seen):
         {"model": "mlp", "fold": range(5), "parameters": ['{"recorder__right": 0.1}'] * 5, "inner_uar": 0.5}
     )
     chosen.loc[1, "parameters"] = '{"recorder__right": 0.9}'
-    found = cross_validation.out_of_fold(table, ["mlp", "xgboost"], chosen=chosen, n_jobs=1)
+    predictions = cross_validation.out_of_fold(table, ["mlp", "xgboost"], chosen=chosen, n_jobs=1)
     assert [note["right"] for note in seen] == [0.1, 0.9, 0.1, 0.1, 0.1] + [0.5] * 5
-    right = (found["predicted"] == found["emotion"]).groupby([found["model"], found["fold"]]).mean()
+    right = (
+        (predictions["predicted"] == predictions["emotion"])
+        .groupby([predictions["model"], predictions["fold"]])
+        .mean()
+    )
     assert right["mlp"].idxmax() == 1
 
 
@@ -356,6 +360,46 @@ def test_search_without_a_grid_is_an_empty_table(table):
     chosen = cross_validation.search(table, ["majority"], n_jobs=1)
     assert list(chosen.columns) == ["model", "fold", "parameters", "inner_uar"]
     assert chosen.empty
+
+
+# --- one change at a time ----------------------------------------------------------------------------
+
+
+def test_parameters_are_the_same_in_every_fold(table, seen):
+    folds = cross_validation.out_of_fold(table, ["mlp"], parameters={"recorder__right": 0.9}, n_jobs=1)
+    inner = cross_validation.inner_predictions(
+        table, "mlp", inner=2, parameters={"recorder__right": 0.9}, n_jobs=1
+    )
+    assert [note["right"] for note in seen] == [0.9] * (5 + 10)
+    for part in (folds, inner):
+        assert (part["predicted"] == part["emotion"]).mean() > 0.6
+
+
+def test_what_search_chose_comes_before_the_common_parameters(table, seen):
+    chosen = pd.DataFrame({"model": "mlp", "fold": [1], "parameters": '{"recorder__right": 0.9}'})
+    about = {"parameters": {"recorder__right": 0.1}, "chosen": chosen}
+    cross_validation.out_of_fold(table, ["mlp"], **about, n_jobs=1)
+    assert [note["right"] for note in seen] == [0.1, 0.9, 0.1, 0.1, 0.1]
+
+
+def test_the_gain_inside_the_folds_is_the_mean_over_outer_folds(table):
+    """Each outer fold is scored alone; a clip is in the inner predictions of several."""
+    plain, better = (
+        cross_validation.inner_predictions(
+            table, "logistic", inner=3, parameters={"logisticregression__C": c}, n_jobs=1
+        )
+        for c in (1e-5, 0.01)
+    )
+    uar = [studies.inner_uar(part, FOUR) for part in (better, plain)]
+    assert list(uar[0].index) == list(range(5))
+    for fold in range(5):
+        assert uar[0][fold] == metrics.score(better[better["outer"] == fold], FOUR)[0]
+    value, low, high = studies.inner_gain(better, plain, FOUR)
+    assert value == pytest.approx((uar[0] - uar[1]).mean())
+    assert low <= value <= high
+    assert studies.inner_gain(plain, plain, FOUR) == (0, 0, 0)
+    shuffled = better.sample(frac=1, random_state=0)
+    assert studies.inner_gain(shuffled, plain, FOUR) == (value, low, high)
 
 
 # --- learning curve --------------------------------------------------------------------------------
@@ -388,17 +432,19 @@ def test_the_end_of_the_curve_is_not_fitted_again(table, seen):
     assert_frame_equal(curve, studies.learning_curve(table, ["mlp"], FOUR, **about))
 
 
-def test_what_would_answer_the_same_is_fitted_once(table, seen):
-    found = cross_validation.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
+def test_equal_jobs_are_fitted_once(table, seen):
+    predictions = cross_validation.out_of_fold(table, ["mlp", "logistic"], seeds=[3, 4], n_jobs=1)
     assert len(seen) == 2 * 5 + 5  # logistic regression is the same with any seed
-    assert set(found.groupby(["model", "seed"]).size()) == {len(table)}
-    alike = found[found["model"] == "logistic"].set_index(["clip_id", "seed"])["p_happy"].unstack()
+    assert set(predictions.groupby(["model", "seed"]).size()) == {len(table)}
+    alike = (
+        predictions[predictions["model"] == "logistic"].set_index(["clip_id", "seed"])["p_happy"].unstack()
+    )
     assert_array_equal(alike[3], alike[4])
 
 
 def test_jobs_with_other_parts_are_not_the_same(table):
     """Notebook 08 replaces steps of the pipeline."""
-    train, test = splits.sides(table)[0]
+    train, test = splits.folds(table)[0]
     parts = [{"standardscaler": StandardScaler(with_mean=mean)} for mean in (True, False, True)]
     jobs = [cross_validation.Job("logistic", 0, train, test, 0, part) for part in parts]
     first, other, again = cross_validation.predict_each(table, jobs, "mine", n_jobs=1)
@@ -407,26 +453,26 @@ def test_jobs_with_other_parts_are_not_the_same(table):
 
 
 def test_only_the_folds_that_are_wanted_are_fitted(table, seen):
-    found = cross_validation.out_of_fold(table, ["mlp", "logistic"], only={"mlp": [1, 3]}, n_jobs=1)
+    predictions = cross_validation.out_of_fold(table, ["mlp", "logistic"], only={"mlp": [1, 3]}, n_jobs=1)
     assert len(seen) == 2 + 5
-    assert set(found.loc[found["model"] == "mlp", "fold"]) == {1, 3}
+    assert set(predictions.loc[predictions["model"] == "mlp", "fold"]) == {1, 3}
     seen.clear()
     inner = cross_validation.inner_predictions(table, "mlp", inner=2, only=[4], n_jobs=1)
     assert len(seen) == 2
     assert set(inner["outer"]) == {4}
 
 
-def test_the_curve_hears_training_speakers_alone(table, seen):
+def test_the_curve_trains_on_training_speakers_alone(table, seen):
     studies.learning_curve(table, ["mlp"], FOUR, shares=(0.25, 1.0), n_jobs=1)
     folds = splits.assign_folds(table).to_numpy()
     assert len(seen) == 2 * 5
     for i, note in enumerate(seen):
         (asked,) = note["asked"]
         assert sorted(asked) == np.flatnonzero(folds == i % 5).tolist()
-        heard = speakers_of(table, note["train"])
-        assert heard.isdisjoint(speakers_of(table, asked))
+        trained = speakers_of(table, note["train"])
+        assert trained.isdisjoint(speakers_of(table, asked))
         others = len(SPEAKERS) - len(speakers_of(table, asked))
-        assert len(heard) == (2 if i < 5 else others)
+        assert len(trained) == (2 if i < 5 else others)
 
 
 # --- importance ------------------------------------------------------------------------------------
@@ -491,20 +537,20 @@ def with_copies(table: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 @pytest.mark.parametrize("path", PATHS)
 def test_whatever_is_fitted_and_tested_has_passed_the_guard(table, seen, grid, monkeypatch, path, protocol):
-    passed, check = [], guard.check
+    passed, check = [], guard.check_split
 
     def spy(clips, train, test, *, speakers=True):
         check(clips, train, test, speakers=speakers)
         rows = clips.index.to_numpy()  # the table's own row numbers
         passed.append((set(rows[train]), set(rows[test]), speakers))
 
-    monkeypatch.setattr(guard, "check", spy)
+    monkeypatch.setattr(guard, "check_split", spy)
     PATHS[path](table, protocol)
     assert seen
     for note in seen:
         train, asked = set(note["train"]), set(np.concatenate(note["asked"]))
-        assert any(train <= heard and asked == tested for heard, tested, _ in passed)
-    outer = len(splits.sides(table, protocol))
+        assert any(train <= allowed and asked == test for allowed, test, _ in passed)
+    outer = len(splits.folds(table, protocol))
     assert [speakers for *_, speakers in passed[:outer]] == [protocol != "random"] * outer
     assert len(passed) > outer  # the line above called it too
 
@@ -514,15 +560,15 @@ def test_a_split_that_leaks_stops_every_path(table, seen, grid, monkeypatch, pat
     monkeypatch.setattr(
         splits, "assign_folds", lambda clips, *_, **__: pd.Series(clips.index % 2, name="fold")
     )
-    with pytest.raises(ContaminationError, match=r"speaker\(s\) 01, 02, 03, 04, 05 and 3 more on both sides"):
+    with pytest.raises(ContaminationError, match=r"speaker\(s\) 01, 02, 03, 04, 05 and 3 more in both"):
         PATHS[path](table, "actors5")
     assert not seen
 
 
 @pytest.mark.parametrize("path", NESTED)
 def test_inner_folds_that_leak_stop_what_is_nested(table, seen, grid, monkeypatch, path):
-    monkeypatch.setattr(splits, "inner_folds", lambda clips, n: pd.Series(np.arange(len(clips)) % n))
-    with pytest.raises(ContaminationError, match="on both sides"):
+    monkeypatch.setattr(splits, "assign_inner_folds", lambda clips, n: pd.Series(np.arange(len(clips)) % n))
+    with pytest.raises(ContaminationError, match="in both training and test"):
         PATHS[path](table, "actors5")
     assert not seen
 
@@ -530,8 +576,8 @@ def test_inner_folds_that_leak_stop_what_is_nested(table, seen, grid, monkeypatc
 def test_a_leak_on_purpose_is_run_unguarded(table, seen):
     """Copies made before a random split, and tested like clips of their own."""
     whole = with_copies(table)
-    found = cross_validation.out_of_fold(whole, ["mlp"], protocol="random", guarded=False, n_jobs=1)
-    assert found["clip_id"].str.contains("noise").any()
+    predictions = cross_validation.out_of_fold(whole, ["mlp"], protocol="random", guarded=False, n_jobs=1)
+    assert predictions["clip_id"].str.contains("noise").any()
     (note,) = seen
     assert guard.leakage(whole, note["train"], note["asked"][0])["altered_copy"] > 0.2
 
@@ -557,9 +603,9 @@ def test_copies_are_trained_on_with_their_source_and_never_tested(table, seen, g
 
 def test_the_same_clips_are_tested_with_copies_and_without(table):
     plain = cross_validation.out_of_fold(table, ["majority"], n_jobs=1)
-    found = cross_validation.out_of_fold(with_copies(table), ["majority"], n_jobs=1)
+    predictions = cross_validation.out_of_fold(with_copies(table), ["majority"], n_jobs=1)
     columns = ["clip_id", "fold"]
-    assert_frame_equal(*[t[columns].sort_values("clip_id", ignore_index=True) for t in (plain, found)])
+    assert_frame_equal(*[t[columns].sort_values("clip_id", ignore_index=True) for t in (plain, predictions)])
     assert "source_clip" not in tables.feature_columns(with_copies(table))
 
 
@@ -568,11 +614,13 @@ def test_the_same_clips_are_tested_with_copies_and_without(table):
 
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, protocol):
-    found = cross_validation.inner_predictions(table, "mlp", protocol=protocol, inner=3, seed=1, n_jobs=1)
-    outer = splits.sides(table, protocol, seed=1)
-    assert sorted(found["outer"].unique()) == list(outer)
-    assert set(found["seed"]) == {1}
-    for fold, part in found.groupby("outer"):
+    predictions = cross_validation.inner_predictions(
+        table, "mlp", protocol=protocol, inner=3, seed=1, n_jobs=1
+    )
+    outer = splits.folds(table, protocol, seed=1)
+    assert sorted(predictions["outer"].unique()) == list(outer)
+    assert set(predictions["seed"]) == {1}
+    for fold, part in predictions.groupby("outer"):
         assert sorted(part["clip_id"]) == sorted(table["clip_id"].iloc[outer[fold][0]])
         assert part["fold"].nunique() == 3
         assert part.groupby("speaker")["fold"].nunique().max() == 1
@@ -584,9 +632,9 @@ def test_inner_predictions_are_of_training_clips_by_other_speakers(table, seen, 
 def test_predictions_are_calibrated_by_their_inner_ones(table):
     outer = cross_validation.out_of_fold(table, ["logistic"], n_jobs=1)
     inner = cross_validation.inner_predictions(table, "logistic", inner=3, n_jobs=1)
-    found = calibration.nested(outer, inner, FOUR)
-    assert found["clip_id"].to_list() == outer["clip_id"].to_list()
-    assert found["covered"].mean() > 0.75
+    predictions = calibration.calibrate(outer, inner, FOUR)
+    assert predictions["clip_id"].to_list() == outer["clip_id"].to_list()
+    assert predictions["covered"].mean() > 0.75
 
 
 def test_one_training_speaker_has_no_inner_folds():
@@ -611,8 +659,8 @@ def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
     rng = np.random.default_rng(0)
     table["emotion"] = table.groupby("speaker")["emotion"].transform(rng.permutation)
     chosen = cross_validation.search(table, [name], n_jobs=1)
-    found = cross_validation.out_of_fold(table, [name], chosen=chosen, n_jobs=1)
-    assert metrics.score(found, EIGHT)[0] == pytest.approx(0.125, abs=0.03)
+    predictions = cross_validation.out_of_fold(table, [name], chosen=chosen, n_jobs=1)
+    assert metrics.score(predictions, EIGHT)[0] == pytest.approx(0.125, abs=0.03)
     assert (chosen["inner_uar"] < 0.125 + 0.04).all()
 
 
@@ -620,15 +668,15 @@ def test_labels_permuted_within_speakers_are_at_chance(monkeypatch, name):
 
 
 def test_intensity_takes_the_place_of_the_emotion_where_it_varies():
-    """In RAVDESS neutral was spoken at one intensity alone; a clip of unknown intensity says nothing."""
+    """In RAVDESS neutral was spoken at one intensity alone; a clip of unknown intensity is left out."""
     table = synthetic()
     strong = np.arange(len(table)) % 4 < 2
     table["intensity"] = np.where(strong & (table["emotion"] != "calm"), "strong", "normal")
     table.loc[5, "intensity"] = "unspecified"
-    found = training.by_intensity(table)
+    rows = training.by_intensity(table)
     kept = table[(table["emotion"] != "calm") & (table["intensity"] != "unspecified")]
-    assert found["clip_id"].to_list() == kept["clip_id"].to_list()
-    assert found["emotion"].to_list() == kept["intensity"].to_list()
-    assert tables.feature_columns(found) == tables.feature_columns(table)
+    assert rows["clip_id"].to_list() == kept["clip_id"].to_list()
+    assert rows["emotion"].to_list() == kept["intensity"].to_list()
+    assert tables.feature_columns(rows) == tables.feature_columns(table)
     with pytest.raises(CorpusError, match="two intensities"):
         training.by_intensity(table.assign(intensity="normal"))

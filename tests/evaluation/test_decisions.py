@@ -8,10 +8,10 @@ from test_calibration import judged
 
 from ser_lib.evaluation.calibration import (
     abstain_threshold,
+    apply_temperature,
     conformal_threshold,
     prediction_sets,
     risk_coverage,
-    sharpen,
 )
 
 # --- abstaining ------------------------------------------------------------------------------------
@@ -46,11 +46,11 @@ def test_the_ends_and_the_area_of_the_curve():
 def test_the_smallest_confidence_that_reaches_the_accuracy(accuracy):
     p, _, correct = judged(5)
     top = p.max(axis=1)
-    found = abstain_threshold(p, correct, accuracy=accuracy)
-    assert correct[top >= found].mean() >= accuracy
-    assert found == min(t for t in top if correct[top >= t].mean() >= accuracy)
+    threshold = abstain_threshold(p, correct, accuracy=accuracy)
+    assert correct[top >= threshold].mean() >= accuracy
+    assert threshold == min(t for t in top if correct[top >= t].mean() >= accuracy)
     fresh, _, right = judged(6, n=20_000)
-    assert right[fresh.max(axis=1) >= found].mean() == pytest.approx(accuracy, abs=0.04)
+    assert right[fresh.max(axis=1) >= threshold].mean() == pytest.approx(accuracy, abs=0.04)
 
 
 def test_an_accuracy_out_of_reach_keeps_nothing_and_an_easy_one_everything():
@@ -69,7 +69,7 @@ def test_sets_of_exchangeable_clips_hold_the_truth_as_often_as_they_say(level):
         rates = []
         for seed in range(60):
             p, true, _ = judged(seed, n=400)
-            p = sharpen(p, temperature)
+            p = apply_temperature(p, temperature)
             threshold = conformal_threshold(p[:100], true[:100], level)
             rates.append(prediction_sets(p[100:], threshold)[np.arange(300), true[100:]].mean())
         assert level - 0.012 < np.mean(rates) < level + 1 / 101 + 0.012

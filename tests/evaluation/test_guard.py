@@ -1,4 +1,4 @@
-"""guard: whatever form of a test clip is planted in training is found and named; clean splits pass."""
+"""guard: any form of a test clip planted in training is caught and named; clean splits pass."""
 
 from __future__ import annotations
 
@@ -59,25 +59,25 @@ def ravdess_table() -> pd.DataFrame:
 def test_whole_speakers_pass_as_masks_and_as_row_numbers():
     table = clips()
     train, test = halves(table)
-    guard.check(table, train, test)
-    guard.check(table, np.flatnonzero(train), np.flatnonzero(test).tolist())
-    guard.check(table.drop(columns="audio_sha256"), train, test)
+    guard.check_split(table, train, test)
+    guard.check_split(table, np.flatnonzero(train), np.flatnonzero(test).tolist())
+    guard.check_split(table.drop(columns="audio_sha256"), train, test)
 
 
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_every_protocol_passes_on_ravdess(ravdess_table, protocol):
-    found = splits.sides(ravdess_table, protocol)
-    for train, test in found.values():
-        guard.check(ravdess_table, train, test, speakers=protocol != "random")
+    result = splits.folds(ravdess_table, protocol)
+    for train, test in result.values():
+        guard.check_split(ravdess_table, train, test, speakers=protocol != "random")
         assert not set(train) & set(test)
-    tested = np.concatenate([test for _, test in found.values()])
+    tested = np.concatenate([test for _, test in result.values()])
     assert len(set(tested)) == len(tested) == (len(ravdess_table) if protocol != "random" else 360)
 
 
 def test_copies_and_twins_on_one_side_pass():
     table = with_copies(clips(), ["a0", "d0"])
     table.loc[table["clip_id"] == "a1", "audio_sha256"] = "sha-a2"
-    guard.check(table, *halves(table))
+    guard.check_split(table, *halves(table))
 
 
 def test_originals_may_name_themselves_or_nothing_as_their_source():
@@ -86,7 +86,7 @@ def test_originals_may_name_themselves_or_nothing_as_their_source():
     table = table.assign(source_clip=source)
     assert identity.originals(table).all()
     assert (identity.sources(table) == table["clip_id"]).all()
-    guard.check(table, *halves(table))
+    guard.check_split(table, *halves(table))
 
 
 # --- what is caught --------------------------------------------------------------------------------
@@ -99,24 +99,24 @@ def test_a_sample_identical_twin_is_caught_and_named():
         ContaminationError,
         match=r"1 test clip\(s\) have a sample-identical twin in training: a3 \(e5\); keep a",
     ):
-        guard.check(table, *halves(table), speakers=False)
+        guard.check_split(table, *halves(table), speakers=False)
 
 
 def test_the_clip_itself_on_both_sides_is_caught_even_without_hashes():
     table = clips().drop(columns="audio_sha256")
     train, test = (np.flatnonzero(side) for side in halves(table))
     with pytest.raises(ContaminationError, match="identical twin"):
-        guard.check(table, np.append(train, test[0]), test, speakers=False)
+        guard.check_split(table, np.append(train, test[0]), test, speakers=False)
 
 
 def test_an_altered_copy_is_caught_and_named():
     table = with_copies(clips(), ["a3"])
     train, test = halves(table)
     copy = (table["clip_id"] == "a3+noise").to_numpy()
-    with pytest.raises(ContaminationError, match=r"have an altered copy in training: a3 \(a3\+noise\);"):
-        guard.check(table, train | copy, test & ~copy, speakers=False)
-    with pytest.raises(ContaminationError, match=r"altered copy in training: a3\+noise \(a3\)"):
-        guard.check(table, ~copy, copy, speakers=False)
+    with pytest.raises(ContaminationError, match=r"have an augmented copy in training: a3 \(a3\+noise\);"):
+        guard.check_split(table, train | copy, test & ~copy, speakers=False)
+    with pytest.raises(ContaminationError, match=r"augmented copy in training: a3\+noise \(a3\)"):
+        guard.check_split(table, ~copy, copy, speakers=False)
 
 
 def test_an_altered_copy_of_a_twin_is_caught():
@@ -125,8 +125,8 @@ def test_an_altered_copy_of_a_twin_is_caught():
     table.loc[table["clip_id"] == "a4", "audio_sha256"] = "sha-a3"
     train, test = halves(table)
     copy, twin = ((table["clip_id"] == name).to_numpy() for name in ("a4+noise", "a4"))
-    with pytest.raises(ContaminationError, match=r"altered copy in training: a3 \(a4\+noise\)"):
-        guard.check(table, train | copy, test & ~copy & ~twin, speakers=False)
+    with pytest.raises(ContaminationError, match=r"augmented copy in training: a3 \(a4\+noise\)"):
+        guard.check_split(table, train | copy, test & ~copy & ~twin, speakers=False)
 
 
 def test_a_speaker_on_both_sides_is_caught_unless_that_is_stated():
@@ -134,10 +134,10 @@ def test_a_speaker_on_both_sides_is_caught_unless_that_is_stated():
     train, test = halves(table)
     moved = table["clip_id"].isin(["a0", "b1"]).to_numpy()
     with pytest.raises(
-        ContaminationError, match=r"speaker\(s\) a, b on both sides|speaker\(s\) b, a on both"
+        ContaminationError, match=r"speaker\(s\) a, b in both training|speaker\(s\) b, a in both"
     ):
-        guard.check(table, train | moved, test & ~moved)
-    guard.check(table, train | moved, test & ~moved, speakers=False)
+        guard.check_split(table, train | moved, test & ~moved)
+    guard.check_split(table, train | moved, test & ~moved, speakers=False)
 
 
 def test_five_names_then_a_count():
@@ -145,19 +145,19 @@ def test_five_names_then_a_count():
     copies = table["clip_id"].str.contains("noise").to_numpy()
     train, test = halves(table)
     with pytest.raises(CorpusError, match="8 test clip") as caught:
-        guard.check(table, train | copies, test & ~copies, speakers=False)
+        guard.check_split(table, train | copies, test & ~copies, speakers=False)
     assert len(re.findall(r"a\d \(a\d\+noise\)", str(caught.value))) == 5
     assert " and 3 more; " in str(caught.value)
 
 
 def test_the_two_names_of_one_ravdess_recording_are_caught_when_split_apart(ravdess_table):
-    held = ravdess_table["audio_sha256"].duplicated(keep=False)
-    assert sorted(ravdess_table["clip_id"][held]) == TWINS
+    twins = ravdess_table["audio_sha256"].duplicated(keep=False)
+    assert sorted(ravdess_table["clip_id"][twins]) == TWINS
     tested = (ravdess_table["clip_id"] == TWINS[0]).to_numpy()
     with pytest.raises(ContaminationError, match=rf"{TWINS[0]} \({TWINS[1]}\)"):
-        guard.check(ravdess_table, ~tested, tested, speakers=False)
+        guard.check_split(ravdess_table, ~tested, tested, speakers=False)
     others = tested | (ravdess_table["clip_id"] == TWINS[1]).to_numpy()
-    guard.check(ravdess_table, ~others, others, speakers=False)
+    guard.check_split(ravdess_table, ~others, others, speakers=False)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -176,43 +176,43 @@ def test_it_agrees_with_a_loop_over_all_pairs(seed):
     root = [content[source] if isinstance(source, str) else sha for _, source, sha in row]
     altered = [isinstance(source, str) for _, source, _ in row]
     copied = [any(root[i] == root[j] and (altered[i] or altered[j]) for j in train) for i in test]
-    found = guard.leakage(table, train, test)
-    assert found["identical_twin"] == pytest.approx(np.mean(twin))
-    assert found["altered_copy"] == pytest.approx(np.mean(copied))
+    result = guard.leakage(table, train, test)
+    assert result["identical_twin"] == pytest.approx(np.mean(twin))
+    assert result["altered_copy"] == pytest.approx(np.mean(copied))
     if any(twin) or any(copied):
         with pytest.raises(ContaminationError):
-            guard.check(table, train, test, speakers=False)
+            guard.check_split(table, train, test, speakers=False)
     else:
-        guard.check(table, train, test, speakers=False)
+        guard.check_split(table, train, test, speakers=False)
 
 
 # --- shares and folds ------------------------------------------------------------------------------
 
 
 def test_shares_of_what_leaks():
-    """Four clips are tested: one copied, one with a twin, and of the four sentences of `a` two are heard."""
+    """Four clips are tested: one copied, one with a twin, and of the four sentences of `a` two are trained on."""
     table = with_copies(clips(speakers=3), ["a0"])
     table.loc[table["clip_id"] == "a1", "audio_sha256"] = "sha-b0"
-    tested = table["clip_id"].isin(["a0", "a1", "a2", "c3"]).to_numpy()
-    heard = table["clip_id"].isin(["a0+noise", "b0", "b1", "a6"]).to_numpy()
-    assert guard.leakage(table, heard, tested) == {
+    test = table["clip_id"].isin(["a0", "a1", "a2", "c3"]).to_numpy()
+    train = table["clip_id"].isin(["a0+noise", "b0", "b1", "a6"]).to_numpy()
+    assert guard.leakage(table, train, test) == {
         "altered_copy": 0.25,
         "identical_twin": 0.25,
         "same_sentence": 0.5,  # a0 in a0+noise, a2 in a6
         "same_speaker": 0.75,
     }
     unknown = table.assign(statement="")
-    assert guard.leakage(unknown, heard, tested)["same_sentence"] == 0
-    assert guard.leakage(table.drop(columns="statement"), heard, tested)["same_sentence"] == 0
+    assert guard.leakage(unknown, train, test)["same_sentence"] == 0
+    assert guard.leakage(table.drop(columns="statement"), train, test)["same_sentence"] == 0
 
 
 def test_the_random_split_of_ravdess_leaks_speakers_and_sentences(ravdess_table):
-    ((train, test),) = splits.sides(ravdess_table, "random").values()
+    ((train, test),) = splits.folds(ravdess_table, "random").values()
     shares = guard.leakage(ravdess_table, train, test)
     assert shares["same_speaker"] == 1
     assert shares["same_sentence"] > 0.9
     assert shares["identical_twin"] == shares["altered_copy"] == 0
-    for train, test in splits.sides(ravdess_table).values():
+    for train, test in splits.folds(ravdess_table).values():
         assert set(guard.leakage(ravdess_table, train, test).values()) == {0}
 
 
@@ -230,16 +230,18 @@ def test_copies_have_the_fold_of_their_source_and_change_no_other(ravdess_table,
 
 def test_a_copy_without_its_source_is_refused(ravdess_table):
     table = with_copies(ravdess_table, TWINS)
-    with pytest.raises(CorpusError, match=rf"{TWINS[0]}: has an altered copy in the table but is not there"):
+    with pytest.raises(
+        CorpusError, match=rf"{TWINS[0]}: the table has an augmented copy of this clip but not"
+    ):
         splits.assign_folds(table[table["clip_id"] != TWINS[0]])
 
 
-def test_unguarded_sides_leak_on_purpose(ravdess_table):
+def test_unguarded_folds_leak_on_purpose(ravdess_table):
     """Copies made before a random split: the tutorials' other mistake."""
     table = with_copies(ravdess_table, ravdess_table["clip_id"].to_list())
-    ((train, test),) = splits.sides(table, "random", guarded=False).values()
+    ((train, test),) = splits.folds(table, "random", guarded=False).values()
     assert guard.leakage(table, train, test)["altered_copy"] > 0.6
-    ((train, test),) = splits.sides(table, "random").values()
+    ((train, test),) = splits.folds(table, "random").values()
     assert guard.leakage(table, train, test)["altered_copy"] == 0
     assert identity.originals(table)[test].all()
     assert not identity.originals(table)[train].all()

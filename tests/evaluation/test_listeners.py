@@ -1,4 +1,4 @@
-"""ladder: a model is scored with the options that the listeners had."""
+"""studies: a model is compared with human listeners, who had one option for neutral and calm."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ser_lib.evaluation import metrics, studies
 
 
 def predictions(rows: list[tuple[str, dict[str, float]]]) -> pd.DataFrame:
-    """One clip a row, each of another speaker: what was meant, and the probabilities that are not 0."""
+    """One clip a row, each of another speaker: its emotion, and the probabilities that are not 0."""
     table = pd.DataFrame([{f"p_{name}": p.get(name, 0.0) for name in EIGHT} for _, p in rows])
     table["predicted"] = table.idxmax(axis=1).str.removeprefix("p_")
     names = [f"{i:02d}" for i in range(len(rows))]
-    return table.assign(emotion=[meant for meant, _ in rows], clip_id=names, speaker=names, seed=0)
+    return table.assign(emotion=[emotion for emotion, _ in rows], clip_id=names, speaker=names, seed=0)
 
 
-def test_neutral_and_calm_are_one_option():
-    """Their probabilities add up: neither need be the most probable of the eight."""
-    said = studies.with_listeners_options(
+def test_neutral_and_calm_are_merged():
+    """Their probabilities add up, so neither need be the most probable of the eight."""
+    merged = studies.merge_neutral_calm(
         predictions(
             [
                 ("neutral", {"calm": 1.0}),
@@ -30,9 +30,11 @@ def test_neutral_and_calm_are_one_option():
             ]
         )
     )
-    assert said["emotion"].to_list() == ["neutral/calm", "neutral/calm", "sad", "happy"]
-    assert said["predicted"].to_list() == ["neutral/calm", "neutral/calm", said["predicted"][2], "happy"]
-    assert said[[f"p_{name}" for name in studies.BY_EMOTION]].sum(axis=1).to_numpy() == pytest.approx(1)
+    assert merged["emotion"].to_list() == ["neutral/calm", "neutral/calm", "sad", "happy"]
+    assert merged["predicted"].to_list() == ["neutral/calm", "neutral/calm", merged["predicted"][2], "happy"]
+    assert merged[[f"p_{name}" for name in studies.LISTENERS_BY_EMOTION]].sum(
+        axis=1
+    ).to_numpy() == pytest.approx(1)
 
 
 def test_a_comparison_row_is_the_accuracy_of_its_group():
@@ -43,17 +45,17 @@ def test_a_comparison_row_is_the_accuracy_of_its_group():
     ]
     table = predictions(rows)
     intensity = pd.Series(np.where(np.arange(160) % 3 == 0, "strong", "normal"), index=table["clip_id"])
-    found = studies.beside_listeners(table, intensity).set_index("group")
-    assert list(found.index) == ["all clips", "normal", "strong", *sorted(studies.BY_EMOTION)]
-    said = studies.with_listeners_options(table)
-    right = said["predicted"] == said["emotion"]
-    assert found.loc["all clips", "value"] == pytest.approx(right.mean())
-    assert found.loc["strong", "value"] == pytest.approx(right[::3].mean())
-    for emotion, share in studies.BY_EMOTION.items():
-        part = right[said["emotion"] == emotion]
-        assert found.loc[emotion, "value"] == pytest.approx(part.mean())
-        assert (found.loc[emotion, "clips"], found.loc[emotion, "listeners"]) == (len(part), share)
-    assert found["listeners"].notna().all()
-    assert found.loc["all clips", ["low", "high"]].to_list() == pytest.approx(
-        metrics.score(said, list(studies.BY_EMOTION), "accuracy")[1:]
+    groups = studies.compare_with_listeners(table, intensity).set_index("group")
+    assert list(groups.index) == ["all clips", "normal", "strong", *sorted(studies.LISTENERS_BY_EMOTION)]
+    merged = studies.merge_neutral_calm(table)
+    right = merged["predicted"] == merged["emotion"]
+    assert groups.loc["all clips", "value"] == pytest.approx(right.mean())
+    assert groups.loc["strong", "value"] == pytest.approx(right[::3].mean())
+    for emotion, share in studies.LISTENERS_BY_EMOTION.items():
+        part = right[merged["emotion"] == emotion]
+        assert groups.loc[emotion, "value"] == pytest.approx(part.mean())
+        assert (groups.loc[emotion, "clips"], groups.loc[emotion, "listeners"]) == (len(part), share)
+    assert groups["listeners"].notna().all()
+    assert groups.loc["all clips", ["low", "high"]].to_list() == pytest.approx(
+        metrics.score(merged, list(studies.LISTENERS_BY_EMOTION), "accuracy")[1:]
     )

@@ -45,13 +45,13 @@ def guesses(seed: int = 0, *, labels=LABELS, speakers: int = 6, clips_each: int 
 
 
 ORACLES = {
-    "uar": lambda true, said, labels: sk.balanced_accuracy_score(true, said),
-    "accuracy": lambda true, said, labels: sk.accuracy_score(true, said),
-    "macro_f1": lambda true, said, labels: sk.f1_score(
-        true, said, labels=sorted(set(true) | set(said)), average="macro", zero_division=0
+    "uar": lambda true, predicted, labels: sk.balanced_accuracy_score(true, predicted),
+    "accuracy": lambda true, predicted, labels: sk.accuracy_score(true, predicted),
+    "macro_f1": lambda true, predicted, labels: sk.f1_score(
+        true, predicted, labels=sorted(set(true) | set(predicted)), average="macro", zero_division=0
     ),
-    "weighted_f1": lambda true, said, labels: sk.f1_score(
-        true, said, labels=labels, average="weighted", zero_division=0
+    "weighted_f1": lambda true, predicted, labels: sk.f1_score(
+        true, predicted, labels=labels, average="weighted", zero_division=0
     ),
 }
 
@@ -62,12 +62,12 @@ ORACLES = {
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("absent", [None, "true", "said", "both"])
+@pytest.mark.parametrize("absent", [None, "true", "predicted", "both"])
 def test_metrics_equal_scikit_learn(metric, seed, absent):
     table = guesses(seed, labels=list(EIGHT))
     if absent in ("true", "both"):
         table = table[table["emotion"] != "sad"]
-    if absent in ("said", "both"):
+    if absent in ("predicted", "both"):
         table.loc[table["predicted"] == "sad", "predicted"] = "calm"
     value = score(table, EIGHT, metric)[0]
     assert value == pytest.approx(
@@ -88,20 +88,20 @@ def test_uar_is_the_macro_recall_of_the_emotions_that_have_clips(seed):
 def test_tables_equal_scikit_learn(seeds):
     table = guesses(1, labels=list(EIGHT), seeds=seeds)
     table = table[table["emotion"] != "disgust"]
-    true, said = table["emotion"], table["predicted"]
-    expected = sk.confusion_matrix(true, said, labels=EIGHT, normalize="true")
+    true, predicted = table["emotion"], table["predicted"]
+    expected = sk.confusion_matrix(true, predicted, labels=EIGHT, normalize="true")
     matrix = confusion(table, EIGHT)
     np.testing.assert_allclose(matrix, expected)
     assert (list(matrix.index), list(matrix.columns)) == (list(EIGHT), list(EIGHT))
     assert (matrix.index.name, matrix.columns.name) == ("emotion", "predicted")
     precision, recall, f1, clips = sk.precision_recall_fscore_support(
-        true, said, labels=EIGHT, zero_division=0
+        true, predicted, labels=EIGHT, zero_division=0
     )
-    found = per_class(table, EIGHT)
+    result = per_class(table, EIGHT)
     np.testing.assert_allclose(
-        found[["precision", "recall", "f1"]], np.stack([precision, recall, f1], axis=1)
+        result[["precision", "recall", "f1"]], np.stack([precision, recall, f1], axis=1)
     )
-    np.testing.assert_array_equal(found["clips"], clips / len(seeds))
+    np.testing.assert_array_equal(result["clips"], clips / len(seeds))
 
 
 def test_an_emotion_of_one_clip_counts_whole():
@@ -115,12 +115,12 @@ def test_an_emotion_of_one_clip_counts_whole():
         }
     )
     np.testing.assert_array_equal(confusion(table, LABELS).loc["calm"], np.eye(4)[LABELS.index("calm")])
-    found = per_class(table, LABELS)
-    assert found.loc["calm"].to_list() == [1, 1, 1, 1]
-    assert found.loc["disgust"].to_list() == [0, 0, 0, 0]
-    assert found.index.equals(pd.Index(LABELS))
-    assert found.index.name == "emotion"
-    assert found["clips"].dtype.kind == "i"
+    result = per_class(table, LABELS)
+    assert result.loc["calm"].to_list() == [1, 1, 1, 1]
+    assert result.loc["disgust"].to_list() == [0, 0, 0, 0]
+    assert result.index.equals(pd.Index(LABELS))
+    assert result.index.name == "emotion"
+    assert result["clips"].dtype.kind == "i"
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -134,12 +134,12 @@ def test_seeds_are_averaged_not_pooled(metric):
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 def test_each_speaker_alone():
     table = guesses(3, seeds=(0, 1))
-    found = per_speaker(table, LABELS)
+    result = per_speaker(table, LABELS)
     for speaker, part in table.groupby("speaker"):
         each = [sk.balanced_accuracy_score(t["emotion"], t["predicted"]) for _, t in part.groupby("seed")]
-        assert found[speaker] == pytest.approx(np.mean(each))
-    assert list(found.index) == sorted(found.index)
-    assert found.name == "uar"
+        assert result[speaker] == pytest.approx(np.mean(each))
+    assert list(result.index) == sorted(result.index)
+    assert result.name == "uar"
 
 
 def test_counts_hold_every_clip_once():
@@ -175,8 +175,9 @@ def test_a_perfect_and_a_hopeless_model():
 @pytest.mark.parametrize("metric", METRICS)
 def test_few_clips_and_matrices_of_any_depth_equal_scikit_learn(metric):
     """One clip an emotion, none of some; single matrices and stacks of them."""
-    true, said = ["calm", "happy", "happy"], [["calm", "disgust", "happy"], ["fearful", "happy", "happy"]]
-    counts = np.stack([sk.confusion_matrix(true, row, labels=LABELS) for row in said])
+    true = ["calm", "happy", "happy"]
+    predicted = [["calm", "disgust", "happy"], ["fearful", "happy", "happy"]]
+    counts = np.stack([sk.confusion_matrix(true, row, labels=LABELS) for row in predicted])
     expected = {
         "accuracy": lambda row: sk.accuracy_score(true, row),
         "uar": lambda row: sk.recall_score(
@@ -185,10 +186,10 @@ def test_few_clips_and_matrices_of_any_depth_equal_scikit_learn(metric):
         "macro_f1": lambda row: sk.f1_score(true, row, labels=sorted({*true, *row}), average="macro"),
         "weighted_f1": lambda row: sk.f1_score(true, row, average="weighted"),
     }[metric]
-    found = metrics.from_counts(counts, metric)
-    np.testing.assert_allclose(found, [expected(row) for row in said])
-    np.testing.assert_allclose(metrics.from_counts(counts[:, None], metric), found[:, None])
-    np.testing.assert_allclose([metrics.from_counts(one, metric) for one in counts], found)
+    result = metrics.from_counts(counts, metric)
+    np.testing.assert_allclose(result, [expected(row) for row in predicted])
+    np.testing.assert_allclose(metrics.from_counts(counts[:, None], metric), result[:, None])
+    np.testing.assert_allclose([metrics.from_counts(one, metric) for one in counts], result)
     one = np.zeros((4, 4), int)
     one[0, 0] = 1
     assert metrics.from_counts(one, metric) == 1
@@ -250,7 +251,7 @@ def test_the_interval_holds_the_value_and_narrows_with_more_speakers(metric, see
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    """Speakers differ in how well they are heard; the long-run accuracy is 0.6 by construction."""
+    """Speakers differ in accuracy; the long-run accuracy is 0.6 by construction."""
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(120):
@@ -277,9 +278,9 @@ def test_the_seed_decides_the_draws_alone():
 def test_probabilities_follow_the_labels_asked_for():
     table = pd.DataFrame({"p_sad": [0.125], "p_calm": [0.25], "seed": [0], "p_happy": [0.625]})
     for kind in (np.float32, np.float64):  # a table keeps single precision; sums over clips need double
-        found = probabilities(table.astype(kind), ["happy", "sad", "calm"])
-        np.testing.assert_array_equal(found, [[0.625, 0.125, 0.25]])
-        assert found.dtype == np.float64
+        result = probabilities(table.astype(kind), ["happy", "sad", "calm"])
+        np.testing.assert_array_equal(result, [[0.625, 0.125, 0.25]])
+        assert result.dtype == np.float64
 
 
 def test_the_share_of_variance_is_that_of_the_kruskal_wallis_test():
@@ -293,10 +294,10 @@ def test_the_share_of_variance_is_that_of_the_kruskal_wallis_test():
         }
     )
     values["half"] = values["clear"] + rng.normal(scale=4, size=60)
-    found = variance_share(values, groups)
-    assert found["clear"] == pytest.approx(1)
-    assert np.isnan(found["still"])
+    result = variance_share(values, groups)
+    assert result["clear"] == pytest.approx(1)
+    assert np.isnan(result["still"])
     for name in ("clear", "noise", "half"):
         samples = [values[name][(groups == group).to_numpy()] for group in "abc"]
-        assert found[name] == pytest.approx(kruskal(*samples).statistic / (len(values) - 1))
-    assert found["noise"] < found["half"] < found["clear"]
+        assert result[name] == pytest.approx(kruskal(*samples).statistic / (len(values) - 1))
+    assert result["noise"] < result["half"] < result["clear"]

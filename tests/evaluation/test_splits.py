@@ -14,9 +14,9 @@ from ser_lib.evaluation.splits import (
     RAVDESS_FOLDS,
     assert_speakers_apart,
     assign_folds,
+    assign_inner_folds,
+    folds,
     inner_folds,
-    inner_sides,
-    sides,
 )
 from ser_lib.runs.preflight import MIN_CLIPS, MIN_EACH, MIN_SPEAKERS, doubts
 
@@ -41,26 +41,26 @@ OTHER = table(["ann", "ben", "cem", "dan", "eva", "fay", "gil"], corpus="attic")
 @pytest.mark.parametrize("clips", [RAVDESS, OTHER], ids=["ravdess", "attic"])
 def test_every_protocol_gives_each_clip_one_number(protocol, clips):
     before = clips.copy()
-    folds = assign_folds(clips, protocol)
-    assert folds.name == "fold"
-    assert folds.index.equals(clips.index)
-    assert folds.dtype.kind == "i"
+    numbers = assign_folds(clips, protocol)
+    assert numbers.name == "fold"
+    assert numbers.index.equals(clips.index)
+    assert numbers.dtype.kind == "i"
     pd.testing.assert_frame_equal(clips, before)
     assert assign_folds(clips.drop(columns="audio_sha256"), protocol).name == "fold"
     if protocol == "random":
-        assert set(folds) == {-1, 0}
+        assert set(numbers) == {-1, 0}
     else:
-        assert sorted(folds.unique()) == list(range(folds.nunique()))
-        for fold in folds.unique():
-            test, train = clips[folds == fold], clips[folds != fold]
+        assert sorted(numbers.unique()) == list(range(numbers.nunique()))
+        for fold in numbers.unique():
+            test, train = clips[numbers == fold], clips[numbers != fold]
             assert set(test["speaker"]).isdisjoint(train["speaker"])
 
 
 def test_actors5_is_the_published_split():
     """Golden: Luna-Jiménez et al. (2021), the test actors of each fold."""
-    folds = assign_folds(RAVDESS)
-    said = RAVDESS["speaker"].astype(int).groupby(folds).unique().map(sorted)
-    assert [tuple(actors) for actors in said] == [
+    numbers = assign_folds(RAVDESS)
+    actors_of_fold = RAVDESS["speaker"].astype(int).groupby(numbers).unique().map(sorted)
+    assert [tuple(actors) for actors in actors_of_fold] == [
         (2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22),
     ]  # fmt: skip
     assert sorted(actor for fold in RAVDESS_FOLDS for actor in fold) == list(range(1, 25))
@@ -74,25 +74,25 @@ def test_actors5_of_some_actors_and_of_songs_keeps_the_published_numbers():
 
 
 def test_actors5_of_another_corpus_groups_its_speakers():
-    folds = assign_folds(OTHER)
-    assert sorted(folds.unique()) == [0, 1, 2, 3, 4]
-    assert folds.groupby(OTHER["speaker"]).nunique().max() == 1
+    numbers = assign_folds(OTHER)
+    assert sorted(numbers.unique()) == [0, 1, 2, 3, 4]
+    assert numbers.groupby(OTHER["speaker"]).nunique().max() == 1
     unnamed = OTHER.drop(columns="corpus")
-    pd.testing.assert_series_equal(assign_folds(unnamed), folds)
+    pd.testing.assert_series_equal(assign_folds(unnamed), numbers)
     assert assign_folds(table(["ann", "ben", "cem"], corpus="attic")).nunique() == 3
 
 
 def test_loso_leaves_one_speaker_out():
-    folds = assign_folds(RAVDESS, "loso")
+    numbers = assign_folds(RAVDESS, "loso")
     expected = {actor: n for n, actor in enumerate(ACTORS)}
-    np.testing.assert_array_equal(folds, RAVDESS["speaker"].map(expected))
+    np.testing.assert_array_equal(numbers, RAVDESS["speaker"].map(expected))
 
 
 def test_random_tests_a_stratified_quarter_and_straddles_speakers():
-    folds = assign_folds(RAVDESS, "random")
-    assert (folds == 0).sum() == len(RAVDESS) // 4
-    assert set(RAVDESS["emotion"][folds == 0].value_counts()) == {len(RAVDESS) // 32}
-    assert set(RAVDESS["speaker"][folds == 0]) & set(RAVDESS["speaker"][folds == -1])
+    numbers = assign_folds(RAVDESS, "random")
+    assert (numbers == 0).sum() == len(RAVDESS) // 4
+    assert set(RAVDESS["emotion"][numbers == 0].value_counts()) == {len(RAVDESS) // 32}
+    assert set(RAVDESS["speaker"][numbers == 0]) & set(RAVDESS["speaker"][numbers == -1])
 
 
 def test_the_seed_decides_the_random_split_and_nothing_else():
@@ -113,12 +113,12 @@ def test_copies_of_a_clip_share_a_fold_under_random():
     clips.loc[pairs[:, 1], "audio_sha256"] = clips.loc[pairs[:, 0], "audio_sha256"].to_numpy()
     straddled = 0
     for seed in range(20):
-        folds = assign_folds(clips, "random", seed=seed)
-        assert (folds[pairs[:, 0]].to_numpy() == folds[pairs[:, 1]].to_numpy()).all()
+        numbers = assign_folds(clips, "random", seed=seed)
+        assert (numbers[pairs[:, 0]].to_numpy() == numbers[pairs[:, 1]].to_numpy()).all()
         plain = assign_folds(clips.drop(columns="audio_sha256"), "random", seed=seed)
         straddled += (plain[pairs[:, 0]].to_numpy() != plain[pairs[:, 1]].to_numpy()).sum()
         unpaired = clips.index.difference(pairs.ravel())
-        pd.testing.assert_series_equal(folds[unpaired], plain[unpaired])
+        pd.testing.assert_series_equal(numbers[unpaired], plain[unpaired])
     assert straddled > 20  # without the joining they would not
 
 
@@ -150,7 +150,7 @@ def test_refusals():
             assign_folds(table(["ann"]), protocol)
     with pytest.raises(
         CorpusError,
-        match=r"^\w+: 3 clip\(s\); a stratified quarter needs at least 4 an emotion; add some, or leave it out of "
+        match=r"^\w+: 3 clip\(s\); a stratified quarter needs at least 4 of each emotion; add some, or leave it out of "
         r"emotions=…$",
     ):
         assign_folds(table(["ann"], clips_each=24), "random")
@@ -163,11 +163,11 @@ def test_refusals():
 def test_a_manifest_called_ravdess_with_other_speaker_names_is_grouped_or_refused():
     """`ravdess.csv` makes the corpus "ravdess" whatever its speakers are called."""
     try:
-        folds = assign_folds(table(["1", "2", "3"]))
+        numbers = assign_folds(table(["1", "2", "3"]))
     except CorpusError as error:
         assert "'1'" in str(error) or " 1" in str(error)  # noqa: PT017
     else:
-        assert folds.nunique() == 3
+        assert numbers.nunique() == 3
 
 
 # --- altered copies --------------------------------------------------------------------------------
@@ -187,11 +187,11 @@ OWN = BOTH["clip_id"] == BOTH["source_clip"]
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_copy_has_the_fold_of_its_source(protocol):
-    folds = assign_folds(BOTH, protocol)
-    assert folds.groupby(BOTH["source_clip"]).nunique().max() == 1
-    assert (folds.name, folds.dtype.kind) == ("fold", "i")
+    numbers = assign_folds(BOTH, protocol)
+    assert numbers.groupby(BOTH["source_clip"]).nunique().max() == 1
+    assert (numbers.name, numbers.dtype.kind) == ("fold", "i")
     alone = assign_folds(BOTH[OWN], protocol)
-    pd.testing.assert_series_equal(folds[OWN], alone)
+    pd.testing.assert_series_equal(numbers[OWN], alone)
 
 
 def test_a_copy_without_its_source_is_refused():
@@ -199,81 +199,81 @@ def test_a_copy_without_its_source_is_refused():
     for out, more in ((gone[:1], 0), (gone, 1)):
         with pytest.raises(
             CorpusError,
-            match=rf"^c00[34]: has an altered copy in the table but is not there itself, as are {more} more; leave "
-            "copies out with their sources$",
+            match=rf"^c00[34]: the table has an augmented copy of this clip but not the clip itself, and the same for "
+            rf"{more} more; remove copies together with their clips$",
         ):
             assign_folds(BOTH[~BOTH["clip_id"].isin(out)])
 
 
-# --- sides -----------------------------------------------------------------------------------------
+# --- folds -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_sides_test_originals_and_train_on_the_rest(protocol, monkeypatch):
+def test_folds_test_originals_and_train_on_the_rest(protocol, monkeypatch):
     checked = []
-    check = guard.check
+    check = guard.check_split
     monkeypatch.setattr(
         guard,
-        "check",
+        "check_split",
         lambda *a, speakers: checked.append((*a[1:], speakers)) or check(*a, speakers=speakers),
     )
-    folds = assign_folds(BOTH, protocol, seed=3).to_numpy()
-    found = sides(BOTH, protocol, seed=3)
-    assert list(found) == sorted(set(folds[folds >= 0]))
-    for (fold, (train, test)), seen in zip(found.items(), checked, strict=True):
-        np.testing.assert_array_equal(test, np.flatnonzero(OWN & (folds == fold)))
-        np.testing.assert_array_equal(train, np.flatnonzero(folds != fold))
+    numbers = assign_folds(BOTH, protocol, seed=3).to_numpy()
+    result = folds(BOTH, protocol, seed=3)
+    assert list(result) == sorted(set(numbers[numbers >= 0]))
+    for (fold, (train, test)), seen in zip(result.items(), checked, strict=True):
+        np.testing.assert_array_equal(test, np.flatnonzero(OWN & (numbers == fold)))
+        np.testing.assert_array_equal(train, np.flatnonzero(numbers != fold))
         assert (seen[0] is train, seen[1] is test, seen[2]) == (True, True, protocol != "random")
 
 
-def test_sides_are_those_of_actors5_and_of_seed_0():
+def test_folds_are_those_of_actors5_and_of_seed_0():
     for one, other in (
-        (sides(BOTH), sides(BOTH, "actors5")),
-        (sides(BOTH, "random"), sides(BOTH, "random", seed=0)),
+        (folds(BOTH), folds(BOTH, "actors5")),
+        (folds(BOTH, "random"), folds(BOTH, "random", seed=0)),
     ):
         assert str(one) == str(other)
-    assert str(sides(BOTH, "random")) != str(sides(BOTH, "random", seed=1))
+    assert str(folds(BOTH, "random")) != str(folds(BOTH, "random", seed=1))
 
 
-def test_unguarded_sides_take_copies_and_twins_for_clips_of_their_own():
+def test_unguarded_folds_take_copies_and_twins_for_clips_of_their_own():
     twins = BOTH.assign(audio_sha256="the same")
-    ((train, test),) = sides(twins, "random", guarded=False).values()
+    ((train, test),) = folds(twins, "random", guarded=False).values()
     assert len(test) == len(BOTH) // 4
     assert len(train) + len(test) == len(BOTH)
     assert not OWN[test].all()
     plain = BOTH[OWN].drop(columns=["source_clip", "audio_sha256"])
-    assert len(sides(plain, guarded=False)) == 5
+    assert len(folds(plain, guarded=False)) == 5
 
 
-def test_inner_sides_are_whole_speakers_of_the_training_rows():
-    train, test = sides(BOTH)[0]
-    found = inner_sides(BOTH, train)
-    assert list(found) == [0, 1, 2, 3]
-    assert list(inner_sides(BOTH, train, 2)) == [0, 1]
-    for heard, tested in found.values():
-        assert set(heard) | set(tested) <= set(train)
-        assert not set(BOTH["speaker"][heard]) & set(BOTH["speaker"][tested])
+def test_inner_folds_are_whole_speakers_of_the_training_rows():
+    train, test = folds(BOTH)[0]
+    result = inner_folds(BOTH, train)
+    assert list(result) == [0, 1, 2, 3]
+    assert list(inner_folds(BOTH, train, 2)) == [0, 1]
+    for inner_train, tested in result.values():
+        assert set(inner_train) | set(tested) <= set(train)
+        assert not set(BOTH["speaker"][inner_train]) & set(BOTH["speaker"][tested])
         assert OWN[tested].all()
-        assert not OWN[heard].all()
-    every = np.sort(np.concatenate([tested for _, tested in found.values()]))
+        assert not OWN[inner_train].all()
+    every = np.sort(np.concatenate([tested for _, tested in result.values()]))
     np.testing.assert_array_equal(every, np.sort(train[OWN[train]]))
     assert not set(every) & set(test)
 
 
-def test_inner_folds_are_at_most_as_many_as_asked_for():
-    assert sorted(inner_folds(OTHER, 3).unique()) == [0, 1, 2]
-    few = inner_folds(table(["ann", "ben"], corpus="attic"), 3)
+def test_there_are_at_most_n_inner_folds():
+    assert sorted(assign_inner_folds(OTHER, 3).unique()) == [0, 1, 2]
+    few = assign_inner_folds(table(["ann", "ben"], corpus="attic"), 3)
     assert (sorted(few.unique()), few.name, few.dtype.kind) == ([0, 1], "fold", "i")
     with pytest.raises(
         CorpusError, match=r"^1 speaker in training: choosing on unseen speakers needs at least 2$"
     ):
-        inner_folds(table(["ann"]), 3)
+        assign_inner_folds(table(["ann"]), 3)
 
 
 # --- doubts; more of them in test_corpus -----------------------------------------------------------
 
 
-def told(speakers: int, each: int, emotions=("happy", "sad")) -> pd.DataFrame:
+def clips_of(speakers: int, each: int, emotions=("happy", "sad")) -> pd.DataFrame:
     """As many clips of each emotion by each speaker."""
     rows = [(f"{s}{e}{n}", f"s{s}", e) for s in range(speakers) for e in emotions for n in range(each)]
     clips = pd.DataFrame(rows, columns=["clip_id", "speaker", "emotion"])
@@ -281,53 +281,53 @@ def told(speakers: int, each: int, emotions=("happy", "sad")) -> pd.DataFrame:
 
 
 def test_what_is_just_enough_is_not_doubted():
-    assert doubts(told(MIN_SPEAKERS, MIN_CLIPS // MIN_SPEAKERS)) == []
-    clips = told(MIN_SPEAKERS + 1, 10)
+    assert doubts(clips_of(MIN_SPEAKERS, MIN_CLIPS // MIN_SPEAKERS)) == []
+    clips = clips_of(MIN_SPEAKERS + 1, 10)
     of_few = (clips["emotion"] == "sad") & (clips["speaker"] >= f"s{MIN_EACH}")
     assert doubts(clips[~of_few]) == []
 
 
 def test_what_is_too_little_is_said_with_its_remedy():
     remedy = "add some, or leave the label out (null in labels.yaml, or without it in emotions=…)"
-    assert doubts(told(MIN_SPEAKERS, 3, ["sad"])) == [
-        "one emotion, sad: nothing to tell apart; add clips of another"
+    assert doubts(clips_of(MIN_SPEAKERS, 3, ["sad"])) == [
+        "one emotion, sad: nothing to classify; add clips of another"
     ]
-    assert doubts(told(MIN_SPEAKERS - 1, 3), "loso") == [
-        "4 speaker(s): loso tests on unseen speakers, and below 5 says little of the next one; add recordings of others"
+    assert doubts(clips_of(MIN_SPEAKERS - 1, 3), "loso") == [
+        "4 speaker(s): loso tests on unseen speakers, and fewer than 5 tell little about the next one; add recordings of others"
     ]
-    assert doubts(told(9, 1)) == [
+    assert doubts(clips_of(9, 1)) == [
         f"{name}: 9 clip(s), at least 10 are needed; {remedy}" for name in ("happy", "sad")
     ]
-    clips = told(MIN_SPEAKERS, 10)
+    clips = clips_of(MIN_SPEAKERS, 10)
     assert doubts(clips[(clips["emotion"] == "happy") | (clips["speaker"] < "s2")]) == [
         f"sad: only of s0, s1, at least 3 speakers are needed; {remedy}"
     ]
 
 
 def test_what_contradicts_itself_is_said_with_its_remedy():
-    clips = told(MIN_SPEAKERS, 10)
+    clips = clips_of(MIN_SPEAKERS, 10)
     twins = clips.copy()
     twins.loc[0, ["audio_sha256", "emotion"]] = [twins["audio_sha256"][1], "sad"]
     assert doubts(twins) == [
-        "0happy0 and 0happy1: the same samples, but emotion sad and happy; correct one, or take both out"
+        "0happy0 and 0happy1: the same samples, but emotion sad and happy; correct one, or remove both"
     ]
     mixed = clips.copy()
     mixed.loc[mixed["emotion"] == "sad", "corpus"] = "other"
     assert doubts(mixed[mixed["speaker"] == "s0"], "random") == [
-        "speaker s0 is in mine and other and taken for one person; name two people differently, and give one person "
+        "speaker s0 is in mine and other and counts as one person; give two people two names, and one person "
         "one corpus"
     ]
     written = clips.copy()
     written.loc[written.index[::2], "emotion"] = written["emotion"].str.upper()
     assert doubts(written, "random") == [
-        f"{name.upper()!r} and {name!r} differ only in writing; make one of them the other in labels.yaml"
+        f"{name.upper()!r} and {name!r} differ only in spelling; map one to the other in labels.yaml"
         for name in ("happy", "sad")
     ]
 
 
 def test_why_a_split_is_refused_is_said_too():
-    """Clips of one name by two speakers would be doubted before; published folds that meet are not."""
-    clips = told(5, 4).replace(
+    """Clips of one name by two speakers would be doubted before; published numbers that meet are not."""
+    clips = clips_of(5, 4).replace(
         {"speaker": {f"s{n}": name for n, name in enumerate(["02", "05", "14", "15", "16"])}}
     )
     assert doubts(clips.assign(corpus="ravdess")) == [

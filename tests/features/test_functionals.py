@@ -1,4 +1,4 @@
-"""functionals: statistics and correlations over time against NumPy, SciPy and librosa."""
+"""Statistics and correlations over time against NumPy, SciPy and librosa."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_functionals_against_numpy_and_scipy(n):
             assert_allclose(row[f"{name}_{how}"], value, rtol=1e-3, atol=1e-4, err_msg=f"{name}_{how}")
 
 
-def test_functionals_say_what_their_names_say():
+def test_functionals_of_simple_curves():
     time = np.linspace(-1, 1, 101)
     row = functionals.statistics({"rise": 3 * time, "arch": 1 - np.square(time), "flat": np.full(101, 7.0)})
     assert_allclose(row["rise_slope"], 6, rtol=1e-5)  # from -3 to 3
@@ -53,7 +53,7 @@ def test_functionals_say_what_their_names_say():
 
 @pytest.mark.parametrize("level", [-87.3, -20.07, 0.1, 1234.5])
 @pytest.mark.parametrize("n", [3, 100, 193, 997])
-def test_functionals_of_a_constant_do_not_hear_rounding(level, n):
+def test_functionals_of_a_constant_ignore_rounding(level, n):
     """As a mel band at the floor of every frame."""
     row = functionals.statistics({"flat": np.full(n, level)})
     assert_allclose([row[f"flat_{how}"] for how in ("mean", "p05", "p50", "p95")], level, rtol=1e-6)
@@ -85,7 +85,7 @@ def test_correlations_against_numpy_and_librosa(n):
         assert_allclose(row[f"corr_{a}_with_{b}"], expected[i, j], atol=1 / 512 + 1e-5, err_msg=f"{a} {b}")
 
 
-def test_what_does_not_move_is_correlated_with_nothing():
+def test_a_constant_track_has_no_correlation():
     n = 200
     row = functionals.correlations(
         {"flat": np.full(n, -73.3), "b": np.sin(np.arange(n)), "minus": -np.sin(np.arange(n))}

@@ -1,4 +1,4 @@
-"""lld and pitch: each descriptor against librosa where the definitions agree, a plain loop elsewhere."""
+"""Each descriptor against librosa if the definitions agree, otherwise against a plain loop."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ def test_chroma_of_silence_is_zero_and_of_a_note_its_pitch_class():
     filters = lld.chroma_filters(RATE, 2048)
     assert not lld.chroma(np.zeros((2, 1025), np.float32), filters).any()
     a4 = np.sin(2 * np.pi * 440 * TIME).astype(np.float32)
-    heard = lld.chroma(lld.magnitudes(a4, n_fft=2048, hop=512), filters)
-    assert (heard.argmax(axis=1) == 9).all()  # C is 0
+    classes = lld.chroma(lld.magnitudes(a4, n_fft=2048, hop=512), filters)
+    assert (classes.argmax(axis=1) == 9).all()  # C is 0
 
 
 # --- zero crossings --------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_the_rest_of_the_shape_equals_a_plain_loop(spectrum):
             assert_allclose(shape[name][i], value, rtol=2e-3, atol=2e-3, err_msg=f"{name}, frame {i}")
 
 
-def test_the_shape_tells_a_tone_from_noise():
+def test_the_shapes_of_a_tone_and_of_noise_differ():
     tone, noise = (
         lld.spectral_shape(lld.magnitudes(y, n_fft=N_FFT, hop=HOP), rate=RATE) for y in (TONE, NOISE)
     )
@@ -252,19 +252,19 @@ def test_contrast_is_higher_for_a_voice_than_for_noise():
 
 @pytest.mark.parametrize("f0", SWEEP)
 def test_pitch_of_a_sine(f0):
-    found, strength = pitch.pitch(
+    hertz, strength = pitch.pitch(
         (0.3 * np.sin(2 * np.pi * f0 * TIME)).astype(np.float32), rate=RATE, hop=HOP
     )
     assert (strength > pitch.VOICED).all()
-    assert off(found, f0).max() < 0.5
+    assert off(hertz, f0).max() < 0.5
 
 
 @pytest.mark.parametrize("f0", SWEEP)
 def test_pitch_of_a_steady_voice(f0):
     """12 dB an octave, the slope of the glottal source."""
-    found, strength = pitch.pitch(voice(f0, tilt=2)[0], rate=RATE, hop=HOP)
+    hertz, strength = pitch.pitch(voice(f0, tilt=2)[0], rate=RATE, hop=HOP)
     assert (strength > pitch.VOICED).all()
-    assert off(found, f0).max() < 0.5
+    assert off(hertz, f0).max() < 0.5
 
 
 def test_octave_errors_of_a_steady_bright_voice():
@@ -281,9 +281,9 @@ def test_pitch_of_a_moving_voice(tilt):
     errors = []
     for f0 in np.geomspace(90, 500, 25):
         y, true = voice(f0, tilt=tilt, wobble=0.15)
-        found, strength = pitch.pitch(y, rate=RATE, hop=HOP)
-        in_frame = np.array([true[i * HOP : i * HOP + 1024].mean() for i in range(len(found))])
-        errors.append(off(found, in_frame)[strength > pitch.VOICED])
+        hertz, strength = pitch.pitch(y, rate=RATE, hop=HOP)
+        in_frame = np.array([true[i * HOP : i * HOP + 1024].mean() for i in range(len(hertz))])
+        errors.append(off(hertz, in_frame)[strength > pitch.VOICED])
     errors = np.concatenate(errors)
     assert (errors > 6).mean() < 0.03
     assert np.median(errors) < 0.1
@@ -294,15 +294,15 @@ def test_pitch_of_a_moving_voice(tilt):
 def test_pitch_of_speech_agrees_with_pyin_and_yin(emotion, speaker):
     y = speech(emotion, speaker)
     kwargs = {"fmin": 60, "fmax": 650, "sr": RATE, "frame_length": 1024, "hop_length": HOP, "center": False}
-    found, strength = pitch.pitch(y, rate=RATE, hop=HOP)
+    hertz, strength = pitch.pitch(y, rate=RATE, hop=HOP)
     pyin, voiced, _ = librosa.pyin(y, **kwargs)
-    assert len(found) == len(pyin)
+    assert len(hertz) == len(pyin)
     both = voiced & (strength > pitch.VOICED)
     assert both.sum() > 0.9 * voiced.sum()
-    gross = off(found[both], pyin[both]) > 1
+    gross = off(hertz[both], pyin[both]) > 1
     assert gross.mean() < 0.1
-    assert np.median(off(found[both], pyin[both])) < 0.15
-    assert np.median(off(found[both], librosa.yin(y, **kwargs)[both])) < 0.15
+    assert np.median(off(hertz[both], pyin[both])) < 0.15
+    assert np.median(off(hertz[both], librosa.yin(y, **kwargs)[both])) < 0.15
 
 
 def test_noise_is_mostly_unvoiced():
@@ -313,7 +313,7 @@ def test_noise_is_mostly_unvoiced():
 
 
 @pytest.mark.parametrize("gain", [0.03, 0.5, 4])
-def test_pitch_does_not_hear_the_gain(gain):
+def test_pitch_does_not_depend_on_the_gain(gain):
     f0, strength = pitch.pitch(SPEECH, rate=RATE, hop=HOP)
     louder = pitch.pitch(np.float32(gain) * SPEECH, rate=RATE, hop=HOP)
     sure = binary_erosion(strength > pitch.VOICED, iterations=2)  # the median is over five frames
@@ -348,7 +348,7 @@ def test_everything_is_finite(name):
     spectrum = lld.magnitudes(y, n_fft=N_FFT, hop=HOP)
     f0, strength = pitch.pitch(y, rate=RATE, hop=HOP)
     mel_db = lld.power_db(np.square(spectrum) @ lld.mel_filters(RATE, N_FFT, 40))
-    found = lld.spectral_shape(spectrum, rate=RATE) | {
+    descriptors = lld.spectral_shape(spectrum, rate=RATE) | {
         "spectrum": spectrum,
         "mfcc": lld.cepstrum(mel_db, 13),
         "chroma": lld.chroma(spectrum, lld.chroma_filters(RATE, N_FFT)),
@@ -357,9 +357,9 @@ def test_everything_is_finite(name):
         "f0": f0,
         "strength": strength,
     }
-    heard = np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(f0)), f0)
-    found |= pitch.harmonic_levels(spectrum, heard, rate=RATE, n_fft=N_FFT)
-    for descriptor, values in found.items():
+    resampled = np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(f0)), f0)
+    descriptors |= pitch.harmonic_levels(spectrum, resampled, rate=RATE, n_fft=N_FFT)
+    for descriptor, values in descriptors.items():
         assert np.isfinite(values).all(), descriptor
         if descriptor not in ("f0", "strength"):
             assert len(values) == len(spectrum), descriptor

@@ -1,4 +1,4 @@
-"""adapt: features relative to their speaker, by means that a plain loop gives as well."""
+"""Features relative to their speaker, compared with a plain loop."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def with_copies(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def uar(table: pd.DataFrame) -> float:
-    found = cross_validation.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
-    return metrics.score(found, EMOTIONS)[0]
+    predictions = cross_validation.out_of_fold(table, ["logistic"], protocol="loso", n_jobs=1)
+    return metrics.score(predictions, EMOTIONS)[0]
 
 
 # --- without labels --------------------------------------------------------------------------------
@@ -54,16 +54,16 @@ def uar(table: pd.DataFrame) -> float:
 
 def test_each_speaker_is_standardised():
     table = voices()
-    found = relative.transductive(table)
-    assert list(found.columns) == list(table.columns)
-    assert (found.dtypes == table.dtypes).all()
+    adapted = relative.transductive(table)
+    assert list(adapted.columns) == list(table.columns)
+    assert (adapted.dtypes == table.dtypes).all()
     columns = tables.feature_columns(table)
-    assert_frame_equal(found.drop(columns=columns), table.drop(columns=columns))
+    assert_frame_equal(adapted.drop(columns=columns), table.drop(columns=columns))
     for speaker, part in table.groupby("speaker"):
         x = part[columns[:4]].to_numpy(float)
         expected = (x - x.mean(axis=0)) / x.std(axis=0)
-        assert_allclose(found.loc[part.index, columns[:4]], expected, atol=1e-5, err_msg=speaker)
-    assert (found["mel_00_mean"] == 0).all()  # it never varies
+        assert_allclose(adapted.loc[part.index, columns[:4]], expected, atol=1e-5, err_msg=speaker)
+    assert (adapted["mel_00_mean"] == 0).all()  # it never varies
 
 
 def test_labels_and_other_speakers_change_nothing():
@@ -77,21 +77,21 @@ def test_labels_and_other_speakers_change_nothing():
     )
 
 
-def test_a_speaker_of_one_clip_says_nothing():
+def test_the_features_of_a_single_clip_become_zero():
     table = voices().iloc[:1]
     assert (relative.transductive(table)[tables.feature_columns(table)] == 0).all(axis=None)
 
 
 def test_copies_are_standardised_by_their_originals():
     table = voices()
-    found = relative.transductive(with_copies(table))
+    adapted = relative.transductive(with_copies(table))
     columns = tables.feature_columns(table)
-    assert_frame_equal(found[columns].iloc[: len(table)], relative.transductive(table)[columns])
-    copies = found[columns].iloc[len(table) :].reset_index(drop=True)
-    assert (copies[columns[:4]] > found[columns[:4]].iloc[: len(table)]).all(axis=None)
+    assert_frame_equal(adapted[columns].iloc[: len(table)], relative.transductive(table)[columns])
+    copies = adapted[columns].iloc[len(table) :].reset_index(drop=True)
+    assert (copies[columns[:4]] > adapted[columns[:4]].iloc[: len(table)]).all(axis=None)
 
 
-def test_transductive_frames_differ_by_their_speaker_no_more():
+def test_transductive_frames_have_the_same_mean_and_deviation_for_each_speaker():
     rng = np.random.default_rng(0)
     frames = rng.normal(-40, 5, (12, 6, 3)) + np.repeat([0, 20], 6)[:, None, None] * [1, 0, 2]
     frames[::3, 4:] = np.nan
@@ -99,14 +99,14 @@ def test_transductive_frames_differ_by_their_speaker_no_more():
     table = pd.DataFrame(frames.reshape(12, -1), columns=columns)
     table = table.assign(clip_id=[f"c{i}" for i in range(12)], speaker=["a"] * 6 + ["b"] * 6)
     table["source_clip"] = [*table["clip_id"][:11], "c9"]  # the last is a copy
-    found = relative.transductive_frames(table, (6, 3))[columns].to_numpy().reshape(frames.shape)
-    assert_array_equal(np.isnan(found), np.isnan(frames))
+    adapted = relative.transductive_frames(table, (6, 3))[columns].to_numpy().reshape(frames.shape)
+    assert_array_equal(np.isnan(adapted), np.isnan(frames))
     whole = frames[:11].reshape(-1, 3)
     for rows in (slice(0, 6), slice(6, 11)):
-        own = found[rows].reshape(-1, 3)
+        own = adapted[rows].reshape(-1, 3)
         assert_allclose(np.nanmean(own, axis=0), np.nanmean(whole, axis=0), rtol=1e-4)
         assert_allclose(np.nanstd(own, axis=0), np.nanstd(whole, axis=0), rtol=1e-4)
-    assert_array_equal(np.argsort(found[:6, :4, 1].ravel()), np.argsort(frames[:6, :4, 1].ravel()))
+    assert_array_equal(np.argsort(adapted[:6, :4, 1].ravel()), np.argsort(frames[:6, :4, 1].ravel()))
 
 
 # --- enrolled --------------------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def test_transductive_frames_differ_by_their_speaker_no_more():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_enrolled_clips_are_left_out_and_the_others_shifted(n):
     table = voices()
-    found = relative.enrolled(table, n=n)
-    assert list(found.columns) == list(table.columns)
-    assert (found.dtypes == table.dtypes).all()
-    gone = table[~table["clip_id"].isin(found["clip_id"])]
+    adapted = relative.enrolled(table, n=n)
+    assert list(adapted.columns) == list(table.columns)
+    assert (adapted.dtypes == table.dtypes).all()
+    gone = table[~table["clip_id"].isin(adapted["clip_id"])]
     assert (gone["emotion"] == "neutral").all()
     assert (gone["speaker"].value_counts() == n).all()
     columns = tables.feature_columns(table)[:4]
@@ -127,14 +127,14 @@ def test_enrolled_clips_are_left_out_and_the_others_shifted(n):
         s: part[columns].to_numpy(float).var(axis=0, ddof=n > 1) for s, part in gone.groupby("speaker")
     }
     overall, pooled = np.mean(list(means.values()), axis=0), np.mean(list(variances.values()), axis=0)
-    for row, clip in found.iterrows():
+    for row, clip in adapted.iterrows():
         x = table.loc[table["clip_id"] == clip["clip_id"], columns].to_numpy(float)[0]
         centre = overall + (means[clip["speaker"]] - overall) * n / (n + PRIOR_MEAN)
         scale = 1
         if n > 1:
             weight = PRIOR_DEVIATION
             scale = np.sqrt(((n - 1) * variances[clip["speaker"]] / pooled + weight) / (n - 1 + weight))
-        assert_allclose(found.loc[row, columns].to_numpy(float), (x - centre) / scale, atol=1e-4)
+        assert_allclose(adapted.loc[row, columns].to_numpy(float), (x - centre) / scale, atol=1e-4)
 
 
 def test_a_feature_that_never_varies_stays_finite():
@@ -155,10 +155,10 @@ def test_copies_and_twins_of_enrolled_clips_are_left_out_too():
     table = voices()
     twin = table.iloc[[int(np.flatnonzero(table["emotion"] == "neutral")[0])]]
     table = pd.concat([table, twin.assign(clip_id="twin", emotion="sad")], ignore_index=True)
-    found = relative.enrolled(with_copies(table), n=4)
-    assert "neutral" not in set(found["emotion"])
-    assert not found["clip_id"].str.contains("neutral|twin").any()
-    assert len(found) == 2 * 6 * 3 * 4
+    adapted = relative.enrolled(with_copies(table), n=4)
+    assert "neutral" not in set(adapted["emotion"])
+    assert not adapted["clip_id"].str.contains("neutral|twin").any()
+    assert len(adapted) == 2 * 6 * 3 * 4
 
 
 def test_the_fewest_neutral_clips_are_no_copies_or_twins():
@@ -177,7 +177,7 @@ def test_the_fewest_neutral_clips_are_no_copies_or_twins():
 @pytest.mark.parametrize("n", [0, 5])
 def test_too_few_neutral_clips_are_refused(n):
     with pytest.raises(
-        CorpusError, match=rf"has 4 neutral clip\(s\), {n} are to be enrolled; choose n from 1 to 4"
+        CorpusError, match=rf"has 4 neutral clip\(s\), enrolment needs {n}; choose n from 1 to 4"
     ):
         relative.enrolled(voices(), n=n)
     with pytest.raises(CorpusError, match=r"speaker \d\d has 0 neutral clip"):
@@ -216,8 +216,8 @@ def test_relative_level_takes_out_a_gain_and_no_more(tiny_corpus):
 def test_a_corpus_is_standardised_as_a_speaker_is():
     table = synthetic()
     there = synthetic(speakers=["03", "11"], corpus="emodb", seed=1)
-    found = relative.transductive(pd.concat([table, there], ignore_index=True), "corpus")
-    for _, part in found.groupby("corpus"):
+    adapted = relative.transductive(pd.concat([table, there], ignore_index=True), "corpus")
+    for _, part in adapted.groupby("corpus"):
         values = part[tables.feature_columns(part)]
         np.testing.assert_allclose(values.mean(), 0, atol=1e-5)
         np.testing.assert_allclose(values.std(ddof=0), 1, atol=1e-4)

@@ -1,4 +1,4 @@
-"""features: the columns of each set, their values against librosa and NumPy, and what is refused."""
+"""The columns of each set, their values against librosa and NumPy, and refusals."""
 
 from __future__ import annotations
 
@@ -67,16 +67,26 @@ def test_the_columns_of_classic_and_compact():
 
 @ALL_SETS
 def test_every_column_has_a_family(config):
-    """What `family` does not know is called spectral: only what lies in the spectrum may fall there."""
+    """`family` calls unknown columns spectral, so only spectral columns may be unknown to it."""
     spectral = {"centroid", "bandwidth", "flatness", "entropy", "flux", "alpha", "hammarberg", "contrast"}
     spectral |= {"slope0to500", "slope500to1500", "rolloff25", "rolloff50", "rolloff85", "rolloff95"}
     for name in feature_names(config):
         assert (family(name) == "spectral") == (name.split("_")[0] in spectral), name
 
 
-def test_the_full_set_hears_every_family():
-    found = {family(name) for name in feature_names(FULL)}
-    assert found == {"mfcc", "mel", "chroma", "spectral", "pitch", "voice", "energy", "timing", "correlation"}
+def test_the_full_set_has_every_family():
+    families = {family(name) for name in feature_names(FULL)}
+    assert families == {
+        "mfcc",
+        "mel",
+        "chroma",
+        "spectral",
+        "pitch",
+        "voice",
+        "energy",
+        "timing",
+        "correlation",
+    }
 
 
 # --- values against librosa ------------------------------------------------------------------------
@@ -137,7 +147,7 @@ def test_frames_have_the_pitch_and_its_voicing():
 def test_compact_equals_librosa():
     y = np.resize(speech("disgust", 4), 5 * RATE)
     row = np.array(list(extract(clip_of(y), COMPACT).values()))
-    y = y[: int(COMPACT_S * RATE)]  # nothing later is heard
+    y = y[: int(COMPACT_S * RATE)]  # the rest is not used
     spectrum = np.abs(librosa.stft(y))
     mfcc = librosa.feature.mfcc(y=y, sr=RATE, n_mfcc=13)
     mel = librosa.power_to_db(librosa.feature.melspectrogram(y=y, sr=RATE, n_mels=48))

@@ -1,4 +1,4 @@
-"""tables: nothing is computed twice, nothing stale is used, and what cannot be computed is named."""
+"""Feature tables: nothing is computed twice, nothing stale is used, and unusable clips are listed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synth import speech
 from ser_lib import audio, augmentation, corpora, features, provenance
 from ser_lib.audio import AudioConfig, decoding
 from ser_lib.augmentation import copies
-from ser_lib.corpora import CLIP_COLUMNS, FACTS, clips, identity, ravdess
+from ser_lib.corpora import AUDIO_COLUMNS, CLIP_COLUMNS, clips, identity, ravdess
 from ser_lib.errors import CorpusError
 from ser_lib.features import FeatureConfig, extraction, feature_names, tables
 from ser_lib.features.extraction import Cache
@@ -36,16 +36,16 @@ def write(path: Path, samples: np.ndarray) -> None:
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The clip table of every WAV in `folder` with the facts of each, as `tables.get` has it."""
+    """The clip table of every WAV in `folder`, with its audio columns."""
     files = sorted(path.name for path in folder.glob("*.wav"))
     manifest = folder / "clips.csv"
     pd.DataFrame({"path": files, "speaker": "a", "emotion": "calm"}).to_csv(manifest, index=False)
     clips, _ = corpora.listing(manifest)
-    facts = [
+    values = [
         (round(len(raw) / rate, 4), rate, raw.shape[1], audio.content_hash(audio.mix_down(raw), rate))
         for raw, rate in map(decoding.decode, clips["path"])
     ]
-    return clips.assign(**dict(zip(FACTS, zip(*facts, strict=True), strict=True)))
+    return clips.join(pd.DataFrame(values, columns=list(AUDIO_COLUMNS)))
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_nothing_but_silence_is_an_empty_table(folder, build):
     assert list(table.columns[-len(NAMES) :]) == NAMES
 
 
-def test_an_interrupted_build_goes_on_where_it_was(folder, build, extracted, monkeypatch):
+def test_an_interrupted_build_continues(folder, build, extracted, monkeypatch):
     monkeypatch.setattr(extraction, "PART", 2)
     recording = extraction.extract
 
@@ -223,20 +223,20 @@ def test_an_interrupted_build_goes_on_where_it_was(folder, build, extracted, mon
     assert_frame_equal(table, fresh)
 
 
-def test_a_part_that_was_not_finished_is_not_there(folder, build, extracted, tmp_path):
+def test_an_unfinished_part_is_not_stored(folder, build, extracted, tmp_path):
     """As if the process had ended between the first row and the last."""
     first, _ = build(read(folder))
-    (held,) = (tmp_path / "cache").iterdir()
+    (cache_folder,) = (tmp_path / "cache").iterdir()
     row = ((1, 1), (1.0, 1, 1, "f" * 64), np.zeros(len(NAMES), np.float32))
 
     def cut_off():
         yield "a.wav", row
         yield "b.wav", row[:2]
 
-    with closing(Cache(held)) as cache:
+    with closing(Cache(cache_folder)) as cache:
         with pytest.raises(ValueError, match="unpack"):
             cache.add(cut_off())
-        assert not cache.holds(["f" * 64]).any()
+        assert not cache.contains(["f" * 64]).any()
     extracted.clear()
     second, _ = build(read(folder))
     assert extracted == []
@@ -279,7 +279,7 @@ def listed(folder: Path) -> pd.DataFrame:
     return corpora.listing(folder / "clips.csv")[0]
 
 
-def test_facts_and_features_are_of_one_decoding(folder, build, decoded):
+def test_a_file_is_decoded_once(folder, build, decoded):
     (folder / "copy.wav").write_bytes((folder / "0.wav").read_bytes())
     write(folder / "stereo.wav", np.stack([speech("sad", 1, seconds=0.6), speech("sad", 2, seconds=0.6)], 1))
     expected, _ = build(read(folder), cache_dir=folder / "other")
@@ -295,7 +295,7 @@ def test_facts_and_features_are_of_one_decoding(folder, build, decoded):
     assert_frame_equal(again, expected)
 
 
-def test_facts_are_the_files_own_whatever_the_change(folder, build):
+def test_audio_columns_do_not_depend_on_the_change(folder, build):
     expected, _ = build(read(folder), change=augmentation.Noise(10), cache_dir=folder / "other")
     table, _ = build(listed(folder), change=augmentation.Noise(10))
     assert_frame_equal(table, expected)
@@ -358,7 +358,7 @@ def test_a_clip_that_ends_its_process_costs_itself(folder, build):
     table, problems = build(clips, n_jobs=2, change=Deadly())
     assert table["clip_id"].to_list() == [name for name in clips["clip_id"] if name != "17"]
     assert problems["path"].to_list() == [str(folder / "17.wav")]
-    assert "17.wav: the process that read it was ended" in problems["problem"].item()
+    assert "17.wav: the process that read it died" in problems["problem"].item()
     alone, _ = build(clips[clips["clip_id"] != "17"], n_jobs=2, cache_dir=folder / "other")
     assert_frame_equal(table, alone)
 
@@ -371,23 +371,23 @@ def table(folder, build) -> pd.DataFrame:
     return build(read(folder))[0]
 
 
-def test_a_saved_table_comes_back_as_it_was(table, tmp_path):
+def test_a_written_table_is_read_unchanged(table, tmp_path):
     path = tmp_path / "new" / "table.parquet"
-    tables.save(table, path, CONFIG)
-    assert_frame_equal(tables.load(path, CONFIG), table)
+    tables.write_table(table, path, CONFIG)
+    assert_frame_equal(tables.read_table(path, CONFIG), table)
 
 
-def test_what_is_written_in_parts_is_what_is_built(tiny_corpus, tmp_path, monkeypatch):
+def test_extract_to_file_writes_what_build_returns(tiny_corpus, tmp_path, monkeypatch):
     expected, _ = extraction.build(corpora.listing(tiny_corpus)[0], CONFIG, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(tables, "GROUP", 25)
+    monkeypatch.setattr(tables, "ROW_GROUP", 25)
     path = tmp_path / "new" / "table.parquet"
-    n_rows, problems = tables.write(tiny_corpus, path, CONFIG, cache_dir=tmp_path / "cache")
+    n_rows, problems = tables.extract_to_file(tiny_corpus, path, CONFIG, cache_dir=tmp_path / "cache")
     assert n_rows == len(expected)
     assert problems.empty
-    assert_frame_equal(tables.load(path, CONFIG), expected)
+    assert_frame_equal(tables.read_table(path, CONFIG), expected)
     about = pq.read_metadata(path)
     assert [about.row_group(i).num_rows for i in range(about.num_row_groups)] == [25, 25, 25, 25, 8]
-    tables.save(expected, tmp_path / "whole.parquet", CONFIG)
+    tables.write_table(expected, tmp_path / "whole.parquet", CONFIG)
     assert pq.read_schema(path).equals(pq.read_schema(tmp_path / "whole.parquet"), check_metadata=True)
     for a, b in zip(
         *(pq.read_metadata(p).row_group(0).to_dict()["columns"] for p in (path, tmp_path / "whole.parquet")),
@@ -396,30 +396,32 @@ def test_what_is_written_in_parts_is_what_is_built(tiny_corpus, tmp_path, monkey
         assert (a["compression"], a["encodings"]) == (b["compression"], b["encodings"])
 
 
-def test_writing_names_what_is_left_out(folder, tmp_path):
+def test_extract_to_file_returns_the_files_left_out(folder, tmp_path):
     write(folder / "2.wav", np.zeros(RATE))
     read(folder)
     (folder / "4.wav").write_text("not audio", encoding="utf-8")
-    n_rows, problems = tables.write(folder / "clips.csv", tmp_path / "t.parquet", CONFIG, cache_dir=tmp_path)
-    assert n_rows == len(tables.load(tmp_path / "t.parquet", CONFIG)) == 3
+    n_rows, problems = tables.extract_to_file(
+        folder / "clips.csv", tmp_path / "t.parquet", CONFIG, cache_dir=tmp_path
+    )
+    assert n_rows == len(tables.read_table(tmp_path / "t.parquet", CONFIG)) == 3
     assert [Path(path).name for path in problems["path"]] == ["2.wav", "4.wav"]
 
 
 def test_a_table_that_cannot_be_written_leaves_the_last_one(folder, tmp_path, monkeypatch):
     read(folder)
     path = tmp_path / "new" / "t.parquet"
-    tables.write(folder / "clips.csv", path, CONFIG, cache_dir=tmp_path)
+    tables.extract_to_file(folder / "clips.csv", path, CONFIG, cache_dir=tmp_path)
     before = path.read_bytes()
     for file in folder.glob("*.wav"):
         write(file, np.zeros(RATE))
     with pytest.raises(CorpusError, match=r"clips\.csv: no usable clip \(.*0\.wav: silent"):
-        tables.write(folder / "clips.csv", path, CONFIG, cache_dir=tmp_path)
+        tables.extract_to_file(folder / "clips.csv", path, CONFIG, cache_dir=tmp_path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_saved_table_says_how_it_was_made(table, tmp_path):
-    tables.save(table, tmp_path / "table.parquet", CONFIG)
+def test_a_written_table_has_its_recipe(table, tmp_path):
+    tables.write_table(table, tmp_path / "table.parquet", CONFIG)
     made = json.loads(pq.read_schema(tmp_path / "table.parquet").metadata[b"ser_lib"])
     assert made == json.loads(json.dumps(extraction.recipe(CONFIG)))
     assert made["config_hash"] == CONFIG.hash
@@ -428,24 +430,24 @@ def test_a_saved_table_says_how_it_was_made(table, tmp_path):
 
 
 def test_a_table_of_another_configuration_is_refused(table, tmp_path):
-    tables.save(table, tmp_path / "table.parquet", CONFIG)
+    tables.write_table(table, tmp_path / "table.parquet", CONFIG)
     other = FeatureConfig("classic")
-    with pytest.raises(CorpusError, match=f"{CONFIG.hash}, {other.hash} was asked for"):
-        tables.load(tmp_path / "table.parquet", other)
+    with pytest.raises(CorpusError, match=f"{CONFIG.hash}, not {other.hash}"):
+        tables.read_table(tmp_path / "table.parquet", other)
 
 
 def test_what_is_no_feature_table_is_refused(table, tmp_path):
     table.to_parquet(tmp_path / "bare.parquet")  # without the metadata
     (tmp_path / "text.parquet").write_text("path,speaker\n", encoding="utf-8")
-    tables.save(table, tmp_path / "cut.parquet", CONFIG)
+    tables.write_table(table, tmp_path / "cut.parquet", CONFIG)
     whole = (tmp_path / "cut.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     for name in ("bare.parquet", "text.parquet", "cut.parquet", "none.parquet", "."):
         with pytest.raises(CorpusError, match="not a feature table of ser_lib; make it with"):
-            tables.load(tmp_path / name, CONFIG)
+            tables.read_table(tmp_path / name, CONFIG)
 
 
-# --- get -------------------------------------------------------------------------------------------
+# --- load_data -------------------------------------------------------------------------------------
 
 shipped = pytest.mark.skipif(not tables.SHIPPED[0].exists(), reason="no shipped table")
 
@@ -463,27 +465,27 @@ def no_audio(monkeypatch, tmp_path):
     monkeypatch.setattr(clips, "ROOT", tmp_path)
 
 
-def test_get_from_audio(tiny_corpus, monkeypatch, cached_here):
+def test_load_data_from_audio(tiny_corpus, monkeypatch, cached_here):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
-    data = tables.get(feature_set="compact")
+    data = tables.load_data(feature_set="compact")
     assert data.audio
     assert data.source.startswith("Audio: 108 clips of 6 speakers, 8 emotions; 0 file(s) left out")
     assert len(data.table) == len(data.corpus.clips) == 108
     assert list(data.table.columns[-len(NAMES) :]) == NAMES
 
 
-def test_get_from_a_named_source_tells_the_problems(folder, cached_here, no_audio):
+def test_load_data_lists_the_problems(folder, cached_here, no_audio):
     write(folder / "2.wav", np.zeros(RATE))
     read(folder)
-    data = tables.get(folder / "clips.csv", "compact")
+    data = tables.load_data(folder / "clips.csv", "compact")
     assert len(data.table) == 4
     assert data.corpus.problems["path"].to_list() == [str(folder / "2.wav")]
     assert "1 file(s) left out" in data.source
 
 
 @shipped
-def test_get_without_audio_is_the_shipped_table(no_audio):
-    data = tables.get()
+def test_load_data_without_audio_is_the_shipped_table(no_audio):
+    data = tables.load_data()
     assert not data.audio
     assert data.table.shape == (1440, 12 + len(feature_names()))
     assert list(data.table.columns[12:]) == list(feature_names())
@@ -497,31 +499,31 @@ def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path):
     whole = tables.shipped()
     names = list(feature_names())
     first, second = (tmp_path / f"{name}.parquet" for name in ("first", "second"))
-    tables.save(whole.drop(columns=names[-3:]), first, FeatureConfig())
-    tables.save(whole.drop(columns=names[:-3]), second, FeatureConfig())
+    tables.write_table(whole.drop(columns=names[-3:]), first, FeatureConfig())
+    tables.write_table(whole.drop(columns=names[:-3]), second, FeatureConfig())
     assert_frame_equal(tables.shipped([first, second]), whole)
-    with pytest.raises(CorpusError, match=r"first.parquet: not of the same clips, or without a feature"):
+    with pytest.raises(CorpusError, match=r"first.parquet: different clips, or a feature of this version"):
         tables.shipped([first])
-    tables.save(whole.drop(columns=names[:-3])[::-1].reset_index(drop=True), second, FeatureConfig())
-    with pytest.raises(CorpusError, match=r"first.parquet and second.parquet: not of the same clips"):
+    tables.write_table(whole.drop(columns=names[:-3])[::-1].reset_index(drop=True), second, FeatureConfig())
+    with pytest.raises(CorpusError, match=r"first.parquet and second.parquet: different clips"):
         tables.shipped([first, second])
 
 
 @pytest.mark.parametrize("feature_set", ["classic", "compact"])
-def test_get_without_audio_refuses_the_sets_that_are_not_shipped(no_audio, feature_set):
+def test_load_data_without_audio_refuses_sets_that_are_not_shipped(no_audio, feature_set):
     with pytest.raises(CorpusError, match=f"feature_set={feature_set}: only 'full' is shipped.*make data"):
-        tables.get(feature_set=feature_set)
+        tables.load_data(feature_set=feature_set)
 
 
-def test_get_refuses_a_folder_that_is_not_there(no_audio, monkeypatch, tmp_path):
+def test_load_data_refuses_a_missing_folder(no_audio, monkeypatch, tmp_path):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tmp_path / "gone"))
     with pytest.raises(CorpusError, match="gone: no such folder"):
-        tables.get()
+        tables.load_data()
 
 
 @shipped
 def test_the_shipped_table_is_what_the_audio_gives(ravdess):
-    """One clip a speaker, of all emotions.
+    """One clip per speaker, of all emotions.
 
     Tolerance: a last bit of 16 differs between processors and FFT builds (`rtol`); where that puts a
     frame on the other side of the voicing threshold, or a difference is small beside its terms, the
@@ -534,14 +536,14 @@ def test_the_shipped_table_is_what_the_audio_gives(ravdess):
     assert len(sample) == sample["speaker"].nunique() == 24
     fresh = np.array([list(features.extract(audio.load(paths[name])).values()) for name in sample["clip_id"]])
     for i, name in enumerate(names):
-        step = name.startswith("corr") / 256  # a correlation on the border of two of its steps
+        step = 1 / 256 if name.startswith("corr") else 0  # correlations are rounded
         atol = 0.01 * table[name].std() + step
         assert_allclose(fresh[:, i], sample[name], rtol=1e-3, atol=atol, err_msg=name)
 
 
 @shipped
 def test_training_copies_without_audio_are_the_shipped_ones(no_audio):
-    data = tables.get()
+    data = tables.load_data()
     few = data.table[data.table["speaker"].isin(["03", "20"]) & (data.table["emotion"] == "sad")]
     whole = copies.for_training(data, few)
     altered = whole[~identity.originals(whole)]
@@ -556,14 +558,14 @@ def test_training_copies_without_audio_are_the_shipped_ones(no_audio):
 def test_training_copies_are_the_shipped_ones_with_audio_too(monkeypatch):
     monkeypatch.setattr(copies, "with_copies", None)
     shipped = tables.shipped()
-    held = corpora.Corpus(shipped, pd.DataFrame())
-    data = tables.Data(shipped, held, "", audio=True, config=FeatureConfig())
+    corpus = corpora.Corpus(shipped, pd.DataFrame())
+    data = tables.Data(shipped, corpus, "", audio=True, config=FeatureConfig())
     assert len(copies.for_training(data, shipped)) == 4 * len(shipped)
 
 
 def test_training_copies_from_audio_are_its_own(tiny_corpus, monkeypatch, cached_here):
     monkeypatch.setenv("SER_RAVDESS_DIR", str(tiny_corpus))
-    data = tables.get(feature_set="compact")
+    data = tables.load_data(feature_set="compact")
     table = data.table[data.table["speaker"] == "04"]
     whole = copies.for_training(data, table)
     for change in augmentation.TRAINING:
@@ -575,7 +577,7 @@ def test_training_copies_from_audio_are_its_own(tiny_corpus, monkeypatch, cached
 
 @shipped
 def test_the_shipped_copies_are_what_the_audio_gives(ravdess):
-    """Two clips a change; tolerance as above, on top of half a step of `coarse`."""
+    """Two clips per change; tolerance as above, on top of half a step of `coarse`."""
     copies = tables.shipped(tables.SHIPPED_COPIES)
     names = list(feature_names())
     spread = copies[names].std().to_numpy()

@@ -1,4 +1,4 @@
-"""models: whitening and balancing against oracles; every named estimator keeps the same promises."""
+"""models: WCCN and balancing against oracles; properties that every named model must have."""
 
 from __future__ import annotations
 
@@ -83,24 +83,24 @@ def pooled_covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return total / len(x)
 
 
-# --- whitening -------------------------------------------------------------------------------------
+# --- WCCN ------------------------------------------------------------------------------------------
 
 
-def test_whitened_classes_have_unit_covariance(blobs):
+def test_classes_have_unit_covariance_after_wccn(blobs):
     x, y = blobs
     z = WCCN(shrinkage=0).fit_transform(x, y)
     assert_allclose(pooled_covariance(z, y), np.eye(8), atol=1e-3)
     assert_allclose(z.mean(axis=0), 0, atol=1e-3)
 
 
-def test_distances_of_whitened_clips_are_mahalanobis_distances(blobs):
+def test_distances_after_wccn_are_mahalanobis_distances(blobs):
     x, y = blobs
     z = WCCN(shrinkage=0).fit_transform(x, y)
     inverse = np.linalg.inv(pooled_covariance(x, y))
     assert_allclose(pdist(z[:50]), pdist(x[:50], "mahalanobis", VI=inverse), rtol=1e-3)
 
 
-def test_the_nearest_whitened_mean_is_what_lda_says(blobs):
+def test_the_nearest_mean_after_wccn_is_the_prediction_of_lda(blobs):
     x, y = blobs
     labels = np.unique(y)
     z = WCCN(shrinkage=0).fit_transform(x, y)
@@ -117,7 +117,7 @@ def test_full_shrinkage_scales_the_columns_and_no_more(blobs):
 
 
 @pytest.mark.parametrize("shrinkage", [0, 0.5, 1])
-def test_whitening_does_not_see_units(blobs, shrinkage):
+def test_wccn_ignores_units(blobs, shrinkage):
     x, y = blobs
     rng = np.random.default_rng(1)
     other = x * rng.uniform(0.1, 10, 8) * rng.choice([-1, 1], 8) + x.std(axis=0) * rng.normal(0, 1, 8)
@@ -125,7 +125,7 @@ def test_whitening_does_not_see_units(blobs, shrinkage):
     assert_allclose(pdist(one[:100]), pdist(two[:100]), rtol=2e-3)
 
 
-def test_whitening_of_more_columns_than_clips_is_finite():
+def test_wccn_of_more_columns_than_clips_is_finite():
     rng = np.random.default_rng(0)
     x, y = rng.normal(0, 1, (20, 60)), np.repeat(["a", "b"], 10)
     x[:, 5] = 3  # constant
@@ -133,7 +133,7 @@ def test_whitening_of_more_columns_than_clips_is_finite():
 
 
 @pytest.mark.parametrize("labels", [["sad", "calm", "angry"], ["sad", "calm"]], ids=len)
-def test_whitened_regression_is_its_two_steps_in_one(blobs, labels):
+def test_wccn_regression_equals_its_two_steps(blobs, labels):
     x, y = (part[np.isin(blobs[1], labels)] for part in blobs)
     one = WCCNRegression(0.5, 0.1).fit(x, y)
     regression = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
@@ -203,7 +203,7 @@ def test_a_model_learns(name, fitted, data):
     assert len(set(fitted[name].predict(data["test"]))) > 1
 
 
-def test_the_floor_says_the_most_frequent_emotion(fitted, data):
+def test_majority_predicts_the_most_frequent_emotion(fitted, data):
     labels, counts = np.unique(data["y"], return_counts=True)
     assert set(fitted["majority"].predict(data["test"])) == {labels[counts.argmax()]}
 
@@ -217,7 +217,7 @@ def test_the_same_seed_gives_the_same_predictions(name, fitted, data):
 
 
 @EVERY_MODEL
-def test_another_seed_gives_others_where_there_is_chance(name, fitted, data):
+def test_another_seed_changes_all_but_deterministic_models(name, fitted, data):
     other = fit(make(name, seed=1), data["x"], data["y"]).predict_proba(data["test"])
     same = np.array_equal(other, fitted[name].predict_proba(data["test"]))
     assert same == (name in DETERMINISTIC)
@@ -253,10 +253,10 @@ def test_a_pickle_predicts_the_same(name, fitted, data):
 
 
 @EVERY_MODEL
-def test_an_emotion_less(name, data):
-    """Folds of small corpora may lack an emotion; the classes are those that were there."""
-    there = data["y"] != "happy"
-    model = fit(make(name), data["x"][there], data["y"][there])
+def test_an_emotion_may_be_missing(name, data):
+    """Folds of small corpora may lack an emotion; the classes are those of the training clips."""
+    present = data["y"] != "happy"
+    model = fit(make(name), data["x"][present], data["y"][present])
     assert list(model.classes_) == sorted(set(FOUR) - {"happy"})
     assert model.predict_proba(data["test"]).shape[1] == 3
 
@@ -268,18 +268,25 @@ def test_make_gives_a_new_unfitted_estimator(name, data):
     assert make(name) is not make(name)
 
 
+def test_parameters_of_the_last_step():
+    for name in MODELS:
+        assert set(models.last_step(name, verbose=0)) == {f"{make(name).steps[-1][0]}__verbose"}
+    parameters = models.last_step("logistic", C=0.5)
+    assert make("logistic", **parameters)[-1].C == 0.5
+
+
 def test_make_changes_parameters():
     assert make("logistic", logisticregression__C=0.5).get_params()["logisticregression__C"] == 0.5
 
 
-def test_make_refuses_what_it_does_not_know():
-    with pytest.raises(SerError, match="model 'none' is unknown; choose of mlp, xgboost"):
+def test_make_refuses_unknown_names_and_parameters():
+    with pytest.raises(SerError, match="model 'none' is unknown; choose one of mlp, xgboost"):
         make("none")
     with pytest.raises(ValueError, match="Invalid parameter"):
         make("logistic", depth=3)
 
 
-# --- the grid of `nested.search` -----------------------------------------------------------------
+# --- the grid of `cross_validation.search` -----------------------------------------------------------------
 
 
 def test_the_grid_is_of_known_models():

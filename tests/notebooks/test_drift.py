@@ -87,7 +87,7 @@ def phrases_of_readme() -> list[str]:
     ]
     defaults = {
         name: parameter.default
-        for name, parameter in inspect.signature(calibration.nested).parameters.items()
+        for name, parameter in inspect.signature(calibration.calibrate).parameters.items()
     }
     kept = {"accuracy": results("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
     kept["level"] = results("04_choose_and_export", metric="coverage", level=0.9)["value"].item()
@@ -260,7 +260,7 @@ def test_the_index_of_the_reports_is_made_of_their_metrics(tmp_path):
         if path.suffix in (".json", ".webp"):
             (tmp_path / path.parent.name).mkdir(exist_ok=True)
             (tmp_path / path.parent.name / path.name).symlink_to(path)
-    index.write(tmp_path)
+    index.write_index(tmp_path)
     for name in ("README.md", "index.html"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (REPORTS / name).read_text(
             encoding="utf-8"

@@ -18,7 +18,7 @@ from ser_lib import ROOT
 from ser_lib.cli import main
 from ser_lib.errors import ReportError
 from ser_lib.runs import execution, ledger
-from ser_lib.serving import bundle, training
+from ser_lib.serving import bundle
 
 CODES = {"05": "angry", "03": "happy", "04": "sad"}
 QUICK = ["-p", "feature_set=compact", "-p", "seeds=0"]
@@ -75,7 +75,7 @@ def test_the_readme_leads_from_a_folder_to_a_served_prediction(clone, emodb):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, output + errors
-    assert "Nothing speaks against a report:" in output
+    assert "No problem for a report:" in output
     runs = {row["name"]: row for row in ledger.runs(clone / "my" / "reports")}
     assert {name: row["status"] for name, row in runs.items()} == {"mine": "done", "served": "done"}
     predicted, served = (json.loads(line) for line in output.splitlines() if line.startswith('{"'))
@@ -142,7 +142,7 @@ def one_line(done) -> str:
         ),
         (
             lambda speaker, emotion, n: emotion != "sad" or n < 2,
-            "sad: 2 clip(s); a stratified quarter needs at least 4 an emotion; add some, or leave it out of emotions=…",
+            "sad: 2 clip(s); a stratified quarter needs at least 4 of each emotion; add some, or leave it out of emotions=…",
         ),
     ],
 )
@@ -167,9 +167,7 @@ def test_an_unreadable_file_is_named_by_the_check_and_left_out_by_the_report(man
     assert done.exit_code == 1
     (named,) = [line for line in done.output.splitlines() if "note.wav" in line]
     assert named.startswith(f"cannot be used: {tmp_path}/note.wav: not audio, or damaged")
-    assert (
-        done.output.splitlines()[-1] == "- 1 file(s) cannot be used, see above; repair them or take them out"
-    )
+    assert done.output.splitlines()[-1] == "- 1 file(s) cannot be used, see above; repair or remove them"
 
 
 def test_a_run_that_is_not_there_or_not_of_this_corpus_is_refused_with_the_remedy(manifest, out, monkeypatch):
@@ -179,7 +177,7 @@ def test_a_run_that_is_not_there_or_not_of_this_corpus_is_refused_with_the_remed
     )
     assert "run='mine': 'mine' is not valid; give RUN: 01_eda" in line
     assert made in line
-    assert ledger.done(out) == sorted({"03_before", *ledger.done()})
+    assert ledger.done_names(out) == sorted({"03_before", *ledger.done_names()})
     monkeypatch.setenv("SER_REPORT_DIR", str(out / "04_x.running"))
     monkeypatch.delenv("SER_RAVDESS_DIR", raising=False)
     for of, given, message in (
@@ -194,14 +192,14 @@ def test_a_run_that_is_not_there_or_not_of_this_corpus_is_refused_with_the_remed
             f"run=03_before: compares models on {path}, not on RAVDESS; give -p corpus={path} as well, or",
         ),
     ):
-        ledger.update(out / "03_before", notebook=training.COMPARISON, parameters={"corpus": str(of)})
+        ledger.update_row(out / "03_before", notebook=ledger.COMPARISON, parameters={"corpus": str(of)})
         with pytest.raises(ReportError) as refusal:
             ledger.settings("03_before", str(given))
         assert message in str(refusal.value)
     monkeypatch.chdir(path.parent)
-    ledger.update(out / "03_before", parameters={"corpus": "mine.csv", "seeds": "7"})
+    ledger.update_row(out / "03_before", parameters={"corpus": "mine.csv", "seeds": "7"})
     assert ledger.settings("03_before", str(path))["seeds"] == "7"
-    ledger.update(out / "03_before", notebook="01_eda")
+    ledger.update_row(out / "03_before", notebook="01_eda")
     with pytest.raises(
         ReportError, match="run=03_before: a run of 01_eda, not of 03_mlp_vs_boosting; make one"
     ):

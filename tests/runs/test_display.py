@@ -24,7 +24,7 @@ def out(tmp_path, monkeypatch):
         monkeypatch.setattr(execution, name, constant)
     for name, cell in (("03_four", 4), ("03_eight", 2)):
         (tmp_path / f"{name}.running").mkdir()
-        execution.note(tmp_path / f"{name}.running", cell, 20, time.time() - 65)
+        execution.note_progress(tmp_path / f"{name}.running", cell, 20, time.time() - 65)
     (tmp_path / "05.running").mkdir()
     return tmp_path
 
@@ -37,13 +37,13 @@ def until(stream, text):
 
 
 def test_a_terminal_has_one_line_that_is_rewritten_and_taken_away(out):
-    stream, said = Terminal(), []
-    with Display(["03_four", "05", "03_eight"], out, said.append, stream) as shown:
+    stream, lines = Terminal(), []
+    with Display(["03_four", "05", "03_eight"], out, lines.append, stream) as shown:
         until(stream, f"{CLEAR}03_four: cell 4 of 20, 65 s; 03_eight: cell 2 of 20, 65 s")
-        execution.note(out / "03_four.running", 5, 20, time.time())
+        execution.note_progress(out / "03_four.running", 5, 20, time.time())
         until(stream, f"{CLEAR}03_four: cell 5 of 20, 0 s")
         shown.say("done")
-    assert said == ["done"]
+    assert lines == ["done"]
     assert "\n" not in stream.getvalue()
     assert stream.getvalue().endswith(CLEAR)
 
@@ -57,17 +57,17 @@ def test_a_line_is_no_longer_than_the_terminal(out, monkeypatch):
 
 
 def test_a_log_has_lines_of_their_own_now_and_then(out):
-    stream, said = io.StringIO(), []
-    with Display(["03_four", "03_eight"], out, said.append, stream) as shown:
+    stream, lines = io.StringIO(), []
+    with Display(["03_four", "03_eight"], out, lines.append, stream) as shown:
         shown.say("begun")
         assert stream.getvalue() == ""
         until(stream, "03_four: cell 4 of 20, 65 s\n03_eight: cell 2 of 20, 65 s\n")
-    assert said == ["begun"]
+    assert lines == ["begun"]
     assert "\r" not in stream.getvalue()
 
 
 def test_what_a_killed_run_left_is_not_shown(out):
-    os.utime(out / "03_four.running" / execution.FILE, (0, 0))
+    os.utime(out / "03_four.running" / execution.PROGRESS, (0, 0))
     stream = Terminal()
     with Display(["03_four", "03_eight"], out, print, stream):
         until(stream, f"{CLEAR}03_eight: cell 2 of 20, 65 s")

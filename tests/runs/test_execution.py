@@ -99,7 +99,7 @@ def test_features_writes_a_table_that_loads(tmp_path, tiny_corpus):
         main, ["features", str(tiny_corpus), str(tmp_path / "t.parquet"), "--set", "classic"]
     )
     assert done.exit_code == 0, done.output
-    assert len(tables.load(tmp_path / "t.parquet", FeatureConfig("classic"))) == 108
+    assert len(tables.read_table(tmp_path / "t.parquet", FeatureConfig("classic"))) == 108
 
 
 def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
@@ -109,7 +109,7 @@ def test_features_of_one_family_and_their_copies(tmp_path, tiny_corpus):
     for extra, n_clips in (([], 108), (["--copies"], 108 * len(augmentation.TRAINING))):
         done = CliRunner().invoke(main, [*command, *extra])
         assert done.exit_code == 0, done.output
-        table = tables.load(tmp_path / "t.parquet")
+        table = tables.read_table(tmp_path / "t.parquet")
         assert len(table) == n_clips
         assert all(name.startswith("time_") for name in tables.feature_columns(table))
     done = CliRunner().invoke(main, [*command[:-1], "melody"])
@@ -126,7 +126,10 @@ def test_the_main_table_marks_the_random_split(tmp_path):
     content = {"run": {}, "results": [row("actors5", 0.5), row("random", 0.8)]}
     (tmp_path / "03_four" / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     table = index.main_table(index.read_results(tmp_path)).splitlines()
-    assert table[0] == "| emotions | model | unseen speakers (`actors5`) | random split ✗ |"
+    assert (
+        table[0]
+        == "| emotions | model | unseen speakers (`actors5`) | same speakers in training and test ✗ (`random`) |"
+    )
     assert table[2] == "| four | mlp | 50.0 % (40.0 to 60.0) | 80.0 % (70.0 to 90.0) |"
 
 
@@ -160,7 +163,7 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         *({"rung": "3 unseen", "metric": name, "same_speaker": 0.0} | rung for name in both),
     ]
     for run, content in (("04_choose_and_export", chosen), ("05_leakage_audit", ladder)):
-        assert index.honest_table(tmp_path) == ""
+        assert index.headline_table(tmp_path) == ""
         (tmp_path / run).mkdir()
         (tmp_path / run / "metrics.json").write_text(json.dumps({"results": content}), encoding="utf-8")
     networks = [
@@ -171,9 +174,9 @@ def test_the_honest_table_has_people_and_no_rung_that_leaks(tmp_path):
         json.dumps({"results": networks}), encoding="utf-8"
     )
     cells = "60.0 % (50.0 to 70.0)"
-    assert index.honest_table(tmp_path).splitlines()[2:] == [
-        "| people | these clips; neutral and calm are one | | 40.0 % |",
-        f"| `n`, served | unseen speakers; neutral and calm are one | | {cells} |",
+    assert index.headline_table(tmp_path).splitlines()[2:] == [
+        "| human listeners | all clips; neutral and calm count as one |  | 40.0 % |",
+        f"| `n`, served | unseen speakers; neutral and calm count as one |  | {cells} |",
         f"| `n`, served | unseen speakers | {cells} | {cells} |",
         f"| `n`, served | unseen speakers, each left out in turn | {cells} | {cells} |",
         f"| `stack` of a network and functionals | unseen speakers | {cells} | {cells} |",
@@ -189,7 +192,7 @@ def test_parameters_are_flat_literals():
 
 
 def test_a_name_makes_a_folder():
-    with pytest.raises(ReportError, match="--name a/b: letters, digits"):
+    with pytest.raises(ReportError, match="--name a/b: use letters, digits"):
         execution.plan(["03_four"], name="a/b")
 
 
@@ -205,17 +208,20 @@ protocol = "actors5"  # PROTOCOL: of the folds
 fails = ""  # loso: the protocol with which it fails""",
     """import os, time
 import numpy as np
-from ser_lib import corpus as corpora, evaluate, parameters, tables
-from ser_lib.report import Report
+from ser_lib import corpora
+from ser_lib.evaluation import cross_validation
+from ser_lib.features import tables
+from ser_lib.runs import parameters
+from ser_lib.runs.report import Report
 report = Report("03_mlp_vs_boosting", globals())
 with open(os.environ["BEGUN"], "a", encoding="utf-8") as begun:
     print(report.folder.stem, file=begun)""",
     """names = corpora.emotion_list(emotions)
-clips = parameters.clips(corpus).drop(columns="path")
+clips = parameters.corpus_clips(corpus).drop(columns="path")
 table = tables.select(clips.assign(x=np.arange(float(len(clips)))), names)
 if fails == protocol and not os.environ.get("MENDED"):
     raise ValueError("no such luck\\nat all")
-predictions = evaluate.out_of_fold(table, ["majority"], protocol=protocol, n_jobs=1)
+predictions = cross_validation.out_of_fold(table, ["majority"], protocol=protocol, n_jobs=1)
 report.add_scores(predictions, names)
 report.save(table, predictions)""",
 )
@@ -263,8 +269,8 @@ class Clone:
 
     def run(self, *options, **environment):
         with self.start(*options, **environment) as process:
-            told = process.communicate(timeout=1800)[0]
-        return process.returncode, told
+            output = process.communicate(timeout=1800)[0]
+        return process.returncode, output
 
     def begun(self):
         """How often each run was begun."""
@@ -292,9 +298,9 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
     done = [name for name, status in killed.items() if status == "done"]
     assert 3 <= len(done) < 12
     before = {name: (clone.out / name / "metrics.json").read_bytes() for name in done}
-    code, told = clone.run("--grid", "grid.yaml")
-    assert code == 0, told
-    assert told.startswith("12 runs:\n  03_emotions-four_seeds-0_protocol-actors5\n")
+    code, output = clone.run("--grid", "grid.yaml")
+    assert code == 0, output
+    assert output.startswith("12 runs:\n  03_emotions-four_seeds-0_protocol-actors5\n")
     rows = ledger.runs(clone.out)
     assert [row["status"] for row in rows] == ["done"] * 12
     assert len({tuple(row["parameters"].values()) for row in rows}) == 12
@@ -303,13 +309,13 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
         assert row["peak_memory_mb"] > 10
         assert row["seconds"] > 0
     for name in done:
-        assert f"{name}: unchanged, skipped" in told
+        assert f"{name}: unchanged, skipped" in output
         assert (clone.out / name / "metrics.json").read_bytes() == before[name]
         assert clone.begun()[name] == 1
     cut = {name for name, status in killed.items() if status == "failed"}  # its process was ended
     assert {name for name, times in clone.begun().items() if times > 1} <= cut
-    code, told = clone.run("--grid", "grid.yaml")
-    assert (code, told.count("unchanged, skipped")) == (0, 12)
+    code, output = clone.run("--grid", "grid.yaml")
+    assert (code, output.count("unchanged, skipped")) == (0, 12)
     assert sum(clone.begun().values()) <= 12 + len(cut)
 
 
@@ -317,20 +323,20 @@ def test_a_grid_that_is_killed_goes_on_and_runs_nothing_twice(clone):
 def test_two_grids_at_a_time_share_the_runs(clone):
     (clone.folder / "grid.yaml").write_text("seeds: [0, 1]\n", encoding="utf-8")
     with clone.start("--grid", "grid.yaml") as one, clone.start("--grid", "grid.yaml") as other:
-        told = [process.communicate(timeout=1800)[0] for process in (one, other)]
-    assert (one.returncode, other.returncode) == (0, 0), told
+        output = [process.communicate(timeout=1800)[0] for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), output
     assert clone.begun() == {"03_four_seeds-0": 1, "03_four_seeds-1": 1}
     assert set(clone.status().values()) == {"done"}
-    assert sum(text.count("unchanged, skipped") for text in told) == 2
+    assert sum(text.count("unchanged, skipped") for text in output) == 2
 
 
 @pytest.mark.slow
 def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     (clone.folder / "grid.yaml").write_text("fails: [loso]\nprotocol: [loso, actors5]\n", encoding="utf-8")
-    code, told = clone.run("--grid", "grid.yaml")
+    code, output = clone.run("--grid", "grid.yaml")
     assert code == 1
-    assert "cell 4: ValueError: no such luck; what there is of it is in" in told  # papermill adds a cell
-    assert "Error: 1 of 2 runs failed; take them up with `python -m ser_lib reports --failed`" in told
+    assert "cell 4: ValueError: no such luck; see " in output  # papermill adds a cell
+    assert "Error: 1 of 2 runs failed; repeat them with `python -m ser_lib reports --failed`" in output
     assert clone.status() == {
         "03_four_fails-loso_protocol-actors5": "done",
         "03_four_fails-loso_protocol-loso": "failed",
@@ -338,12 +344,12 @@ def test_one_failed_run_leaves_the_others_and_is_taken_up_alone(clone):
     row = next(row for row in ledger.runs(clone.out) if row["status"] == "failed")
     assert row["cell"] == 4
     assert (clone.out / "03_four_fails-loso_protocol-loso.failed" / "notebook.ipynb").is_file()
-    code, told = clone.run("--failed", MENDED="yes")
-    assert code == 0, told
+    code, output = clone.run("--failed", MENDED="yes")
+    assert code == 0, output
     assert set(clone.status().values()) == {"done"}
     assert clone.begun()["03_four_fails-loso_protocol-actors5"] == 1
-    code, told = clone.run("-p", "fails=loso", "--force")
-    assert code == 0, told
+    code, output = clone.run("-p", "fails=loso", "--force")
+    assert code == 0, output
     page = (clone.out / "index.html").read_text(encoding="utf-8")
     assert page.count('<td class="run"') == 3
 
@@ -355,11 +361,11 @@ def test_a_terminal_is_told_how_far_a_run_is(clone):
         env=clone.environment, cwd=clone.folder, stdout=subprocess.PIPE, stderr=theirs, encoding="utf-8",
     ) as process:  # fmt: skip
         os.close(theirs)
-        told = process.communicate(timeout=900)[0]
+        output = process.communicate(timeout=900)[0]
     shown = os.read(ours, 100_000).decode()
     os.close(ours)
     assert process.returncode == 0, shown
-    assert [line.partition(":")[0] for line in told.splitlines()] == ["03_four", "03_four", "index"]
+    assert [line.partition(":")[0] for line in output.splitlines()] == ["03_four", "03_four", "index"]
     assert re.search(r"\r\x1b\[K03_four: cell [1-3] of 3, \d+ s", shown)
     assert shown.endswith("\r\x1b[K")
     assert not (clone.out / "03_four" / "progress").exists()
@@ -377,7 +383,7 @@ def test_a_run_waits_for_the_one_that_it_reads_and_no_other(tmp_path, monkeypatc
         return out
 
     monkeypatch.setattr(execution, "execute", execute)
-    monkeypatch.setattr(execution.index, "write", lambda out: None)
+    monkeypatch.setattr(execution.index, "write_index", lambda out: None)
     names = ("03_eight", "02_features", "04_choose_and_export")
     runs = [run for name in names for run in execution.plan([name])]
     execution.execute_all(runs, tmp_path, jobs=2, say=lambda text: None)
@@ -418,7 +424,7 @@ def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):
 
 
 def test_the_help_lists_the_parameters_of_a_notebook():
-    told = CliRunner().invoke(main, ["reports", "--notebook", "07", "--help"]).output
-    assert "Parameters of 07_sequence_models" in told
-    assert "full | smoke: smoke takes a few steps" in told
+    output = CliRunner().invoke(main, ["reports", "--notebook", "07", "--help"]).output
+    assert "Parameters of 07_sequence_models" in output
+    assert "full | smoke: smoke takes a few steps" in output
     assert "Parameters of" not in CliRunner().invoke(main, ["reports", "--help"]).output

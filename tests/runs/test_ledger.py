@@ -23,7 +23,7 @@ ROW = {name: {} for name in ledger.KEY} | {"notebook": "n"}
 
 def done(out, name="03_a", results=(), **row):
     running = ledger.start(name, ROW | row, out)
-    ledger.write(running, ledger.begun(running), list(results))
+    ledger.write_metrics(running, ledger.running_row(running), list(results))
     return ledger.finish(running, "done", seconds=1.0)
 
 
@@ -60,7 +60,7 @@ def test_only_one_of_many_gets_a_run(tmp_path):
     gone = {"id": ended_process(), "created": 0, "machine": ledger.platform.node()}
     for again in range(10):
         if again:  # a run was left by a process that is gone
-            ledger.update(tmp_path / "03_a.running", process=gone)
+            ledger.update_row(tmp_path / "03_a.running", process=gone)
         threads = [threading.Thread(target=take) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -74,10 +74,10 @@ def test_only_one_of_many_gets_a_run(tmp_path):
 def test_a_run_whose_process_is_gone_has_failed_and_is_taken_over(tmp_path):
     running = ledger.start("03_a", ROW, tmp_path)
     (running / "half.png").write_text("", encoding="utf-8")
-    ledger.update(running, process=ledger.begun(running)["process"] | {"id": ended_process()})
+    ledger.update_row(running, process=ledger.running_row(running)["process"] | {"id": ended_process()})
     (row,) = ledger.runs(tmp_path)
     assert (row["status"], row["error"]) == ("failed", "its process was ended")
-    assert [run.name for run in execution.failed(tmp_path)] == ["03_a"]
+    assert [run.name for run in execution.failed_runs(tmp_path)] == ["03_a"]
     running = ledger.start("03_a", ROW, tmp_path)
     assert not (running / "half.png").exists()
     assert [row["status"] for row in ledger.runs(tmp_path)] == ["running"]
@@ -85,7 +85,7 @@ def test_a_run_whose_process_is_gone_has_failed_and_is_taken_over(tmp_path):
 
 def test_a_run_on_another_machine_is_left_to_it(tmp_path):
     running = ledger.start("03_a", ROW, tmp_path)
-    ledger.update(running, process={"id": ended_process(), "created": 0, "machine": "elsewhere"})
+    ledger.update_row(running, process={"id": ended_process(), "created": 0, "machine": "elsewhere"})
     assert ledger.start("03_a", ROW, tmp_path) is None
 
 
@@ -101,10 +101,10 @@ def test_a_failure_stands_beside_the_last_good_run_until_the_next_start(tmp_path
 
 
 def test_what_changed_is_named(tmp_path):
-    assert ledger.changed("03_a", ROW, tmp_path) is None
+    assert ledger.changed_columns("03_a", ROW, tmp_path) is None
     done(tmp_path)
-    assert ledger.changed("03_a", ROW, tmp_path) == []
-    assert ledger.changed("03_a", ROW | {"code": "x", "commit": "y"}, tmp_path) == ["code"]
+    assert ledger.changed_columns("03_a", ROW, tmp_path) == []
+    assert ledger.changed_columns("03_a", ROW | {"code": "x", "commit": "y"}, tmp_path) == ["code"]
 
 
 def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, monkeypatch):
@@ -115,7 +115,7 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     given = {"corpus": str(tmp_path)}
 
     def key():
-        row = ledger.about("01_eda", given, tmp_path)
+        row = ledger.new_row("01_eda", given, tmp_path)
         return [row[name] for name in ledger.KEY]
 
     first = key()
@@ -128,21 +128,21 @@ def test_the_key_follows_parameters_recordings_and_code(tmp_path, tiny_corpus, m
     assert key()[3] != second[3]
     given["emotions"] = "four"
     assert key()[1] != first[1]
-    monkeypatch.setattr(ledger.reach, "modules", lambda sources: {})
+    monkeypatch.setattr(ledger.provenance, "modules", lambda sources: {})
     assert key()[4] != first[4]
     with pytest.raises(CorpusError, match="no such folder"):
-        ledger.about("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
+        ledger.new_row("01_eda", {"corpus": str(tmp_path / "none")}, tmp_path)
 
 
 def test_the_key_follows_the_run_that_is_read(tmp_path):
     keys = []
     for value in (0.5, 0.5, 0.6):
         done(tmp_path, "03_a", [uar(value)], parameters={"emotions": "four"})
-        keys.append(ledger.about("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
+        keys.append(ledger.new_row("04_choose_and_export", {"run": "03_a"}, tmp_path)["data"])
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_the_main_result_is_of_unheard_speakers(tmp_path):
+def test_the_main_result_is_of_unseen_speakers(tmp_path):
     results = [
         uar(0.95, protocol="leaks", same_speaker=1.0),
         uar(0.8, protocol="random"),
@@ -206,18 +206,18 @@ def test_two_runs_are_compared_on_their_common_clips(tmp_path):
     a, b = predicted(1), predicted(2, ("sad", "happy"))
     kept(tmp_path, "03_a", a, parameters={"emotions": "x", "seeds": "0"})
     kept(tmp_path, "03_b", b, parameters={"emotions": "y", "seeds": "0"})
-    found = index.compare("03_a", "03_b", tmp_path)
-    assert list(found["row"].index) == ["parameters.emotions"]
-    (gap,) = found["differences"].to_dict("records")
+    tables = index.compare("03_a", "03_b", tmp_path)
+    assert list(tables["row"].index) == ["parameters.emotions"]
+    (gap,) = tables["differences"].to_dict("records")
     common = a[a["clip_id"].isin(b["clip_id"])]
     assert gap["clips"] == len(common) == 40
     expected = comparison.difference(common, b, sorted(emotions))
     assert [gap[name] for name in index.VALUES] == pytest.approx(expected)
     assert gap["low"] <= gap["value"] <= gap["high"]
-    assert list(found["a"].index) == ["happy", "sad"]
-    np.testing.assert_allclose(found["a"].sum(axis=1), 1)
+    assert list(tables["a"].index) == ["happy", "sad"]
+    np.testing.assert_allclose(tables["a"].sum(axis=1), 1)
     shares = common[common["emotion"] == "sad"]["predicted"].value_counts(normalize=True)
-    assert found["a"].loc["sad", "calm"] == pytest.approx(shares.get("calm", 0))
+    assert tables["a"].loc["sad", "calm"] == pytest.approx(shares.get("calm", 0))
 
 
 def test_models_that_only_one_has_are_compared_first_with_first(tmp_path):
@@ -229,8 +229,8 @@ def test_models_that_only_one_has_are_compared_first_with_first(tmp_path):
 
 def test_the_same_run_twice_differs_by_nothing(tmp_path):
     kept(tmp_path, "03_a", predicted(1))
-    found = index.compare("03_a", "03_a", tmp_path)
-    assert found["differences"][index.VALUES].to_numpy().tolist() == [[0, 0, 0]]
+    tables = index.compare("03_a", "03_a", tmp_path)
+    assert tables["differences"][index.VALUES].to_numpy().tolist() == [[0, 0, 0]]
 
 
 def test_the_diff_command_shows_all_of_it(tmp_path):
@@ -239,7 +239,7 @@ def test_the_diff_command_shows_all_of_it(tmp_path):
     done(tmp_path, "03_c", [uar(0.4, protocol="loso", model="mlp")])
     command = ["runs", "--out", str(tmp_path), "diff", "03_a"]
     text = CliRunner().invoke(main, [*command, "03_b"]).output
-    for part in ("parameters.seeds", "value a", "UAR of a minus b", "Heard by a:", "Heard by b:"):
+    for part in ("parameters.seeds", "value a", "UAR of a minus b", "Confusion of a:", "Confusion of b:"):
         assert part in text
     assert "no predictions of the same clips" in CliRunner().invoke(main, [*command, "03_c"]).output
     refused = CliRunner().invoke(main, [*command, "03_x"])
@@ -250,14 +250,14 @@ def test_the_diff_command_shows_all_of_it(tmp_path):
 def test_failed_runs_are_none(tmp_path):
     done(tmp_path)
     with pytest.raises(ReportError, match="no run has failed"):
-        execution.failed(tmp_path)
+        execution.failed_runs(tmp_path)
 
 
 def test_a_run_without_results_is_compared_as_well(tmp_path):
     done(tmp_path, "03_a")
     done(tmp_path, "03_b", [uar(0.4, model="mlp")])
-    found = index.compare("03_a", "03_b", tmp_path)
-    assert found["results"]["value b"].tolist() == [0.4]
+    tables = index.compare("03_a", "03_b", tmp_path)
+    assert tables["results"]["value b"].tolist() == [0.4]
 
 
 # --- in MLflow -------------------------------------------------------------------------------------
@@ -281,13 +281,13 @@ def test_runs_are_logged_in_mlflow_once(tmp_path, monkeypatch):
     ledger.finish(ledger.start("03_b", ROW | about, out), "failed", seconds=2.5, error="cell 3: no", cell=3)
     ledger.start("03_c", ROW | about, out)
     for _ in range(2):  # the second time there is nothing left to log
-        log = ledger.connect(uri, out)
+        log = ledger.mlflow_logger(uri, out)
         for name in ("03_a", "03_b", "03_c"):
             log(name)
     client = mlflow.MlflowClient(uri)
-    held = client.search_runs([client.get_experiment_by_name(ledger.EXPERIMENT).experiment_id])
-    runs = {run.info.run_name: run for run in held}
-    assert len(held) == 2
+    logged = client.search_runs([client.get_experiment_by_name(ledger.EXPERIMENT).experiment_id])
+    runs = {run.info.run_name: run for run in logged}
+    assert len(logged) == 2
     assert {name: run.info.status for name, run in runs.items()} == {"03_a": "FINISHED", "03_b": "FAILED"}
     a, b = runs["03_a"], runs["03_b"]
     assert a.data.params == {"emotions": "four", "seeds": "0,1"}
@@ -327,4 +327,4 @@ def test_a_store_that_does_not_answer_is_named_before_anything_runs(tmp_path):
 def test_without_mlflow_the_remedy_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ReportError, match=r"not installed; `python -m pip install mlflow-skinny` brings it"):
-        ledger.connect("http://127.0.0.1:9", tmp_path)
+        ledger.mlflow_logger("http://127.0.0.1:9", tmp_path)

@@ -36,20 +36,20 @@ def sheep(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_default_is_what_its_line_allows(name):
-    for one in parameters.read(name).values():
+    for one in parameters.read_parameters(name).values():
         text = str(one.default).lower() if isinstance(one.default, bool) else str(one.default)
         if text and text not in one.words:
             assert one.kind
             for item in one.items(one.default):
-                assert parameters._refused(one.kind, item, "", ["03_eight"]) is None, (one, item)
+                assert parameters._valid_instead(one.kind, item, "", ["03_eight"]) is None, (one, item)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_words_are_the_librarys_own(name):
-    found = parameters.read(name)
+    described = parameters.read_parameters(name)
     for parameter, known in (("protocol", splits.PROTOCOLS), ("feature_set", features.SETS)):
-        if parameter in found:
-            assert set(found[parameter].words) <= set(known)
+        if parameter in described:
+            assert set(described[parameter].words) <= set(known)
 
 
 def test_the_help_tells_name_default_alternatives_and_meaning():
@@ -69,7 +69,7 @@ def test_the_help_tells_name_default_alternatives_and_meaning():
 def test_a_line_that_says_too_little_is_refused(mine, line, complaint):
     mine(line)
     with pytest.raises(ReportError, match=complaint):
-        parameters.read("mine")
+        parameters.read_parameters("mine")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_line_that_says_too_little_is_refused(mine, line, complaint):
 def test_what_is_not_allowed_is_refused_in_one_line_with_what_is(given, complaint, monkeypatch):
     monkeypatch.delenv("SER_RAVDESS_DIR", raising=False)
     with pytest.raises((ReportError, CorpusError), match=complaint) as caught:
-        parameters.check("03_mlp_vs_boosting", given)
+        parameters.check_values("03_mlp_vs_boosting", given)
     assert "\n" not in str(caught.value)
 
 
@@ -102,34 +102,34 @@ def test_what_is_allowed_passes():
         {"seeds": 7},  # what papermill makes of -p seeds 7
         {"search": True},
     ):
-        parameters.check("03_mlp_vs_boosting", given)
-    parameters.check("07_sequence_models", {"budget": "smoke", "networks": "dense", "enroll": 0})
+        parameters.check_values("03_mlp_vs_boosting", given)
+    parameters.check_values("07_sequence_models", {"budget": "smoke", "networks": "dense", "enroll": 0})
 
 
 def test_a_literal_alternative_is_listed(mine):
     mine('size = "small"  # small | large: of the thing')
     with pytest.raises(ReportError, match=r"size='big': give small \| large"):
-        parameters.check("mine", {"size": "big"})
+        parameters.check_values("mine", {"size": "big"})
 
 
 def test_a_corpus_has_its_own_emotions_and_speakers(sheep):
-    parameters.check("01_eda", {"corpus": sheep, "emotions": "bored,proud", "speaker": "dolly"})
+    parameters.check_values("01_eda", {"corpus": sheep, "emotions": "bored,proud", "speaker": "dolly"})
     with pytest.raises(ReportError, match=r"'happy' is not valid; give four .* EMOTION: bored, proud"):
-        parameters.check("01_eda", {"corpus": sheep, "emotions": "happy,proud"})
+        parameters.check_values("01_eda", {"corpus": sheep, "emotions": "happy,proud"})
     with pytest.raises(ReportError, match=r"'bored' is not valid; give four .* EMOTION: angry"):
-        parameters.check("01_eda", {"emotions": "bored,proud"})
+        parameters.check_values("01_eda", {"emotions": "bored,proud"})
     with pytest.raises(ReportError, match="give SPEAKER: dolly, shaun"):
-        parameters.check("01_eda", {"corpus": sheep, "speaker": "01"})
+        parameters.check_values("01_eda", {"corpus": sheep, "speaker": "01"})
 
 
 def test_a_corpus_must_be_there_and_be_one(tmp_path):
     with pytest.raises(CorpusError, match="nowhere: no such folder"):
-        parameters.check("01_eda", {"corpus": str(tmp_path / "nowhere")})
+        parameters.check_values("01_eda", {"corpus": str(tmp_path / "nowhere")})
     with pytest.raises(CorpusError, match="no recordings"):
-        parameters.check("05_leakage_audit", {"other": str(tmp_path)})
+        parameters.check_values("05_leakage_audit", {"other": str(tmp_path)})
 
 
 def test_a_run_must_be_among_the_reports():
-    parameters.check("04_choose_and_export", {"run": "03_mine"}, ["03_mine"])
+    parameters.check_values("04_choose_and_export", {"run": "03_mine"}, ["03_mine"])
     with pytest.raises(ReportError, match="'03_yours' is not valid; give RUN: 03_mine"):
-        parameters.check("04_choose_and_export", {"run": "03_yours"}, ["03_mine"])
+        parameters.check_values("04_choose_and_export", {"run": "03_yours"}, ["03_mine"])

@@ -1,4 +1,4 @@
-"""check: what is told of a corpus, and what speaks against a report on it."""
+"""corpus check: the description of a corpus, and the doubts about a report on it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_class_that_no_other_fold_teaches_is_doubted():
     )
     alone = clips[(clips["emotion"] != "angry") | clips["speaker"].isin(["02", "05", "14"])]
     assert doubts(alone) == [
-        "angry: a fold tests all speakers that say it; add recordings of others, or use protocol=loso"
+        "angry: a fold tests all its speakers; add recordings of others, or use protocol=loso"
     ]
     assert doubts(alone, "loso") == []
     assert doubts(alone.assign(corpus="mine")) == []
@@ -70,7 +70,7 @@ def test_clips_that_contradict_each_other_are_doubted():
     assert doubts(twins) == []
     twins.loc[1, "emotion"] = "sad"
     assert doubts(twins) == [
-        "0happy0 and 0happy1: the same samples, but emotion happy and sad; correct one, or take both out"
+        "0happy0 and 0happy1: the same samples, but emotion happy and sad; correct one, or remove both"
     ]
     twins.loc[1, ["emotion", "speaker"]] = ["happy", "5"]
     assert "speaker 0 and 5" in doubts(twins)[0]
@@ -85,7 +85,7 @@ def test_labels_and_speakers_that_may_be_confused_are_doubted():
     ]
     clips = grid()
     clips.loc[clips.index[:5], "corpus"] = "other"
-    assert doubts(clips)[0].startswith("speaker 0 is in other and mine and taken for one person")
+    assert doubts(clips)[0].startswith("speaker 0 is in other and mine and counts as one person")
     sung = grid().assign(corpus=["ravdess", "ravdess-song"] * 24)
     assert doubts(sung, "loso") == []
 
@@ -95,15 +95,19 @@ def test_what_is_described(tmp_path):
         tmp_path, "path,speaker,gender,emotion\nclips/0.wav,ann,female,happy\nclips/1.wav,bob,male,sad\nclips/2.wav,ann,female,sad\n"
     )  # fmt: skip
     put(tmp_path / "clips" / "2.wav", numbered(1))
-    found = preflight.describe(read(path))
-    assert found["speakers"]["ann"] == {"corpus": "mine", "gender": "female", "clips": {"happy": 1, "sad": 1}}
-    assert found["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
-    assert found["duplicates"] == [["clips/1", "clips/2"]]
-    assert found["sample_rates"] == {"16000": 3}
-    assert found["duration_s"]["max"] == 1.2
-    json.dumps(found)
+    result = preflight.describe(read(path))
+    assert result["speakers"]["ann"] == {
+        "corpus": "mine",
+        "gender": "female",
+        "clips": {"happy": 1, "sad": 1},
+    }
+    assert result["emotions"]["happy"] == {"clips": 1, "speakers": 1, "fewest": 0, "most": 1}
+    assert result["duplicates"] == [["clips/1", "clips/2"]]
+    assert result["sample_rates"] == {"16000": 3}
+    assert result["duration_s"]["max"] == 1.2
+    json.dumps(result)
     asked = {"source": "a b.csv", "protocol": "loso", "asked": ["happy", "sad"], "labels": [], "doubts": []}
-    text = preflight.written(found | asked)
+    text = preflight.as_text(result | asked)
     assert "sample-identical: clips/1, clips/2" in text
     assert "-p 'corpus=a b.csv' -p emotions=happy,sad -p protocol=loso" in text
 
@@ -111,9 +115,9 @@ def test_what_is_described(tmp_path):
 def test_a_long_list_of_speakers_is_cut(monkeypatch):
     clips = grid(speakers=9).assign(gender="unknown", duration_s=1.0, sample_rate=8_000, channels=1)
     monkeypatch.setattr(preflight, "SHOWN", 4)
-    found = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
+    result = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
     rest = {"source": "x", "protocol": "loso", "asked": [], "labels": [], "doubts": ["odd"]}
-    lines = preflight.written(found | rest).splitlines()
+    lines = preflight.as_text(result | rest).splitlines()
     assert "… and 5 more (--json has all)" in lines
     assert sum(line.endswith("  4    4") for line in lines) == 4
-    assert lines[-2:] == ["A report under loso could not be trusted:", "- odd"]
+    assert lines[-2:] == ["A report under loso would not be reliable:", "- odd"]

@@ -56,7 +56,7 @@ CELLS = [
     new_markdown_cell("## Tables\n\n### A wide one"),
     new_code_cell('wide = pd.DataFrame([range(40)], index=["row"]).add_prefix("column ")\nwide'),
     new_code_cell('wide.T.head(3).style.format("{:.1f}").set_caption("Mean over seeds")'),
-    new_code_cell('pd.Series({"long": "word " * 40, "short": "1"}).to_frame("said")'),
+    new_code_cell('pd.Series({"long": "word " * 40, "short": "1"}).to_frame("text")'),
     new_markdown_cell("### Text and sound"),
     new_code_cell(
         'print("x" * 300)\ndisplay(audio.Audio(np.zeros(8000, "float32"), 8000, "a.wav", 1.0, 8000, 1))'
@@ -85,7 +85,7 @@ def folder(tmp_path_factory):
         progress_bar=False,
         config=Config(KernelManager={"transport": "ipc"}),  # as in report.execute
     )
-    report.page(folder / "notebook.ipynb", "03_eight")
+    report.write_page(folder / "notebook.ipynb", "03_eight")
     return folder
 
 
@@ -150,7 +150,7 @@ def own(html: str) -> list[str]:
 
 def test_what_every_page_carries_is_small(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One?")]), tmp_path / "notebook.ipynb")
-    report.page(tmp_path / "notebook.ipynb", "one")  # without metrics.json
+    report.write_page(tmp_path / "notebook.ipynb", "one")  # without metrics.json
     assert "<h1" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "index.html").stat().st_size < 12_000
 
@@ -197,20 +197,20 @@ def test_parameters_and_the_rows_facts_are_at_the_top(html, parsed):
 
 
 def test_what_a_notebook_records_is_in_its_folder(tmp_path, monkeypatch):
-    folder, said = tmp_path / "mine", guesses(labels=FOUR, seeds=(1, 0))
+    folder, predictions = tmp_path / "mine", guesses(labels=FOUR, seeds=(1, 0))
     monkeypatch.setenv(ledger.FOLDER_VARIABLE, str(folder))
     record = report.Report("03_mlp_vs_boosting", parameters.defaults("03_mlp_vs_boosting"))
-    said = said.assign(protocol="loso", model="mlp", p_calm=1 / 3)
-    shown = record.add_scores(said, FOUR, feature_set="full")
+    predictions = predictions.assign(protocol="loso", model="mlp", p_calm=1 / 3)
+    shown = record.add_scores(predictions, FOUR, feature_set="full")
     record.add(0.25, metric="share")
-    record.figure(plots.plot_confusion(metrics.confusion(said, FOUR)), "confusion")
-    record.save(said[["clip_id"]], said)
-    run, results = (ledger.read(folder)[part] for part in ("run", "results"))
-    assert (run["notebook"], run["clips"]) == ("03_mlp_vs_boosting", len(said))
-    assert run["data_hash"] == provenance.data_hash(said[["clip_id"]])
+    record.figure(plots.plot_confusion(metrics.confusion(predictions, FOUR)), "confusion")
+    record.save(predictions[["clip_id"]], predictions)
+    run, results = (ledger.read_metrics(folder)[part] for part in ("run", "results"))
+    assert (run["notebook"], run["clips"]) == ("03_mlp_vs_boosting", len(predictions))
+    assert run["data_hash"] == provenance.data_hash(predictions[["clip_id"]])
     assert list(shown["metric"]) == list(metrics.METRICS)
     for row, metric in zip(results, metrics.METRICS, strict=False):
-        assert (row["value"], row["low"], row["high"]) == metrics.score(said, FOUR, metric)
+        assert (row["value"], row["low"], row["high"]) == metrics.score(predictions, FOUR, metric)
         about = {
             "emotions": "four",
             "protocol": "loso",
@@ -255,7 +255,7 @@ def test_a_page_has_the_saved_figure_itself(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# One?"), *cells]), tmp_path / "notebook.ipynb")
     saved = tmp_path / "saved.webp"
     Image.new("RGB", (20, 10), "black").save(saved, "webp", lossless=True)
-    report.page(tmp_path / "notebook.ipynb", "one")
+    report.write_page(tmp_path / "notebook.ipynb", "one")
     images = [
         attributes["src"]
         for tag, attributes in Parsed((tmp_path / "index.html").read_text(encoding="utf-8")).elements
@@ -372,11 +372,11 @@ def ledger_page(tmp_path_factory):
     for name, value in (("03_a", 0.4), ("03_b", 0.6), ("03_c", 0.5), ("04_d", 0.9)):
         running = ledger.start(name, row, out)
         score = {"metric": "uar", "value": value, "low": 0.1, "high": 0.95, "emotions": "x", "model": "m"}
-        ledger.write(running, ledger.begun(running), [score | {"protocol": "loso"}])
+        ledger.write_metrics(running, ledger.running_row(running), [score | {"protocol": "loso"}])
         failed = {"error": "cell 7: <b>no</b> " + "such_luck" * 20} if name == "03_c" else {}
         ledger.finish(running, "failed" if failed else "done", seconds=10 * value, **failed)
     ledger.start("05_a_run_with_a_name_" + "that-is-long-" * 9, row, out)
-    index.write(out)
+    index.write_index(out)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "http" not in page  # nothing from elsewhere
     assert "&lt;b&gt;no" in page
@@ -436,7 +436,7 @@ def test_the_commit_hook_strips_what_jupyterlab_saves(tmp_path):
     notebook["metadata"]["widgets"] = {}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["heard\n"]}]
+            cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["sound\n"]}]
             cell["execution_count"] = 7
             cell["metadata"]["execution"] = {"iopub.status.busy": "2026-11-21T18:04:27"}
     saved = tmp_path / committed.name

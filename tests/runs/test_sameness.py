@@ -35,8 +35,10 @@ def picture(path, colour="red", quality=90):
 
 def left(folder, value=0.5, colour="red", p=0.333, quality=90, **shown):
     """What a run leaves in its folder."""
-    ledger.write(
-        folder, ledger.read(folder)["run"], [{"metric": "uar", "value": value, "low": None, "seeds": [0]}]
+    ledger.write_metrics(
+        folder,
+        ledger.read_metrics(folder)["run"],
+        [{"metric": "uar", "value": value, "low": None, "seeds": [0]}],
     )
     picture(folder / "one.webp", colour, quality)
     pd.DataFrame({"clip_id": ["a"], "p_sad": [p]}).to_parquet(folder / "predictions.parquet")
@@ -67,12 +69,14 @@ def test_a_run_that_finds_the_same_leaves_the_report_and_counts_as_done(tmp_path
         "chance": "fffff",
         "picture": "CC",
     }
-    assert ledger.changed("03_a", NEW, tmp_path) == ["code"]
+    assert ledger.changed_columns("03_a", NEW, tmp_path) == ["code"]
     assert run(tmp_path, NEW, **again) == (tmp_path / "03_a", "; the same results as before")
     assert files(tmp_path / "03_a") == before
     assert not (tmp_path / "03_a.running").exists()
-    assert ledger.changed("03_a", NEW, tmp_path) == ledger.changed("03_a", ROW, tmp_path) == []
-    assert ledger.changed("03_a", ROW | {"code": "newer"}, tmp_path) == ["code"]
+    assert (
+        ledger.changed_columns("03_a", NEW, tmp_path) == ledger.changed_columns("03_a", ROW, tmp_path) == []
+    )
+    assert ledger.changed_columns("03_a", ROW | {"code": "newer"}, tmp_path) == ["code"]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +94,8 @@ def test_a_run_that_finds_the_same_leaves_the_report_and_counts_as_done(tmp_path
 def test_a_run_that_finds_anything_else_replaces_the_report(tmp_path, other):
     run(tmp_path)
     assert run(tmp_path, NEW, **other) == (tmp_path / "03_a", "")
-    assert ledger.read(tmp_path / "03_a")["run"]["code"] == "new"
-    assert ledger.changed("03_a", ROW, tmp_path) == ["code"]
+    assert ledger.read_metrics(tmp_path / "03_a")["run"]["code"] == "new"
+    assert ledger.changed_columns("03_a", ROW, tmp_path) == ["code"]
 
 
 def test_other_parameters_or_files_are_not_the_same(tmp_path):
@@ -108,8 +112,8 @@ def test_other_parameters_or_files_are_not_the_same(tmp_path):
 def test_what_was_confirmed_of_another_report_does_not_count(tmp_path):
     run(tmp_path)
     run(tmp_path, NEW)
-    ledger.update(tmp_path / "03_a", clips=9)  # as a `git pull` does
-    assert ledger.changed("03_a", NEW, tmp_path) == ["code"]
+    ledger.update_row(tmp_path / "03_a", clips=9)  # as a `git pull` does
+    assert ledger.changed_columns("03_a", NEW, tmp_path) == ["code"]
 
 
 def test_a_table_that_git_does_not_carry_is_added(tmp_path):
@@ -126,25 +130,25 @@ def test_a_table_that_git_does_not_carry_is_added(tmp_path):
 
 def test_recordings_that_are_not_here_are_no_change(tmp_path):
     run(tmp_path, ROW | {"recordings": {"corpus": "x", "other": "y"}})
-    assert ledger.changed("03_a", ROW, tmp_path) == []
-    assert ledger.changed("03_a", ROW | {"recordings": {"corpus": "x"}}, tmp_path) == []
-    assert ledger.changed("03_a", ROW | {"recordings": {"corpus": "z"}}, tmp_path) == ["recordings"]
-    assert ledger.lacking("03_a", ROW | {"recordings": {"corpus": "z"}}, tmp_path) == ["other"]
-    assert ledger.lacking("03_a", ROW | {"parameters": {"seeds": "1"}}, tmp_path) == []
-    assert ledger.lacking("03_b", ROW, tmp_path) == []
+    assert ledger.changed_columns("03_a", ROW, tmp_path) == []
+    assert ledger.changed_columns("03_a", ROW | {"recordings": {"corpus": "x"}}, tmp_path) == []
+    assert ledger.changed_columns("03_a", ROW | {"recordings": {"corpus": "z"}}, tmp_path) == ["recordings"]
+    done = ledger.done_row("03_a", tmp_path)
+    assert ledger.missing_recordings(done, ROW | {"recordings": {"corpus": "z"}}) == ["other"]
+    assert ledger.done_row("03_b", tmp_path) is None
     run(tmp_path, value=0.6)
-    assert ledger.changed("03_a", ROW | {"recordings": {"corpus": "x"}}, tmp_path) == ["recordings"]
+    assert ledger.changed_columns("03_a", ROW | {"recordings": {"corpus": "x"}}, tmp_path) == ["recordings"]
 
 
 def test_a_report_made_from_recordings_is_not_replaced_by_less(tmp_path, monkeypatch):
-    said, row = [], ROW | {"recordings": {"other": "y"}}
+    lines, row = [], ROW | {"recordings": {"other": "y"}}
     ledger.finish(ledger.start("05_leakage_audit", row, tmp_path), "done")
-    monkeypatch.setattr(ledger, "about", lambda notebook, *_: NEW | {"notebook": notebook})
-    monkeypatch.setattr(execution, "_in_a_process", lambda *_: 1)
+    monkeypatch.setattr(ledger, "new_row", lambda notebook, *_: NEW | {"notebook": notebook})
+    monkeypatch.setattr(execution, "_execute_in_process", lambda *_: 1)
     audit = execution.Run("05_leakage_audit", "05_leakage_audit")
-    assert execution.execute(audit, tmp_path, say=said.append) == tmp_path / "05_leakage_audit"
-    assert said == [
-        "05_leakage_audit: kept, since recordings it is made from are not here (--force runs it without)"
+    assert execution.execute(audit, tmp_path, say=lines.append) == tmp_path / "05_leakage_audit"
+    assert lines == [
+        "05_leakage_audit: kept, since its recordings are not here (--force runs it without them)"
     ]
     for start in (
         lambda: execution.execute(audit, tmp_path, force=True),
@@ -189,11 +193,11 @@ def test_figures_of_recordings_that_are_not_here_are_kept(record, tmp_path):
     assert 'alt="Figure mel: from an earlier run"' in shown
     second.figure(drawn(2), "counts")
     second.save(table)
-    place, told = report.settle(second.folder, 2.0)
-    assert told == "; made from recordings in an earlier run: mel"
-    assert ledger.read(place)["run"]["from_an_earlier_run"] == "mel"
+    place, note = report.settle(second.folder, 2.0)
+    assert note == "; made from recordings in an earlier run: mel"
+    assert ledger.read_metrics(place)["run"]["from_an_earlier_run"] == "mel"
     assert (place / "mel.webp").read_bytes() == content
-    index.write(tmp_path)
+    index.write_index(tmp_path)
     assert "![mel](01_eda/mel.webp)" in (tmp_path / "README.md").read_text(encoding="utf-8")
     other = record(emotions="four")
     assert "Left out: mel." in other.keep("mel").data
@@ -204,7 +208,7 @@ def test_the_page_tells_what_is_kept_and_else_is_the_same(record, tmp_path):
     def page(made, *cells):
         cells = [nbformat.v4.new_markdown_cell("# One?"), *cells]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), made.folder / "notebook.ipynb")
-        report.page(made.folder / "notebook.ipynb", "01_eda")
+        report.write_page(made.folder / "notebook.ipynb", "01_eda")
         (made.folder / "notebook.ipynb").unlink()
         return report.settle(made.folder, 2.0)[0] / "index.html"
 

@@ -205,7 +205,7 @@ def test_not_ready_gives_the_reason(metadata, monkeypatch):
 
     client = serve.create_app(SETTINGS | {"model": metadata}).test_client()
     assert client.get("/ready").status_code == 200
-    monkeypatch.setattr(calibration, "sharpen", lambda p, temperature: p**9)
+    monkeypatch.setattr(calibration, "apply_temperature", lambda p, temperature: p**9)
     response = client.get("/ready")
     assert response.status_code == 503
     assert response.json["detail"].startswith("tiny: self-test failed: ")

@@ -25,7 +25,10 @@ Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # see `se
 
 MIN_S = 0.3  # seconds of sound; less holds no syllable
 SHOWN_S = 10.0  # seconds of a clip that a notebook embeds
-LOW_HZ, HIGH_HZ = 30.0, 60.0  # nothing below the first passes, everything above the second; voices start near 65
+LOW_HZ, HIGH_HZ = (
+    30.0,
+    60.0,
+)  # nothing below the first passes, everything above the second; voices start near 65
 PAD_S = 0.2  # seconds by which a clip is continued at both ends, so that filters do not ring there
 CLICK_DB = 25.0  # decibels by which a click of at most 2 ms exceeds the 20 ms before and after it
 CLICKS = 30  # in a second; more are the sound itself
@@ -177,7 +180,15 @@ def prepare(
     channels = raw.shape[1]
     measured = quality.describe(mono, rate, whole, samples, config.sample_rate, channels=channels)
     return Audio(
-        samples, config.sample_rate, Path(name).name, duration, rate, channels, content, measured, tuple(notes)
+        samples,
+        config.sample_rate,
+        Path(name).name,
+        duration,
+        rate,
+        channels,
+        content,
+        measured,
+        tuple(notes),
     )
 
 
@@ -285,7 +296,9 @@ def without_clicks(samples: np.ndarray, rate: int) -> np.ndarray:
     steps = np.diff(samples, prepend=samples[:1])  # a DC offset and rumble do not count
     power = np.square(steps[: len(steps) // n * n]).reshape(-1, n).sum(axis=1)
     near = sliding_window_view(np.pad(power, 20), 18).max(axis=1)  # of 18 ms
-    around = np.maximum(near[: len(power)], near[-len(power) :])  # from 20 to 3 ms before, from 3 to 20 ms after
+    around = np.maximum(
+        near[: len(power)], near[-len(power) :]
+    )  # from 20 to 3 ms before, from 3 to 20 ms after
     clicks = np.flatnonzero(power > np.maximum(around, 1e-8) * 10 ** (CLICK_DB / 10))
     if not 0 < len(clicks) <= CLICKS * len(samples) / rate:
         return samples

@@ -164,7 +164,9 @@ def _with_true_length(source: str | Path | io.BytesIO) -> str | Path | io.BytesI
     while at + 8 <= len(content):
         kind, size = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
         if kind == b"fmt ":
-            block = max(1, int.from_bytes(content[at + 20 : at + 22], "little"))  # bytes a sample of all channels
+            block = max(
+                1, int.from_bytes(content[at + 20 : at + 22], "little")
+            )  # bytes a sample of all channels
         if kind == b"data":
             break
         at += 8 + size + size % 2
@@ -175,14 +177,20 @@ def _with_true_length(source: str | Path | io.BytesIO) -> str | Path | io.BytesI
     if size <= rest and (size or not rest) and (len(content) - after < 8 or _is_chunk(content, after)):
         return source
     wav = _Wav(content)
-    wav.claimed_samples = size // block if size < 0x7FFF_0000 else UNKNOWN  # a stream does not know its length
+    wav.claimed_samples = (
+        size // block if size < 0x7FFF_0000 else UNKNOWN
+    )  # a stream does not know its length
     wav.getbuffer()[at + 4 : at + 8] = rest.to_bytes(4, "little")
     return wav
 
 
 def _is_chunk(content: bytearray, at: int) -> bool:
     size = int.from_bytes(content[at + 4 : at + 8], "little")
-    return content[at : at + 4].isascii() and content[at : at + 4].decode("ascii").isprintable() and at + 8 + size <= len(content) + 1
+    return (
+        content[at : at + 4].isascii()
+        and content[at : at + 4].decode("ascii").isprintable()
+        and at + 8 + size <= len(content) + 1
+    )
 
 
 # --- all other formats: FFmpeg -------------------------------------------------------------------
@@ -277,9 +285,13 @@ def _frames(container: Any, track: int, name: str, notes: list[str]) -> Iterator
                     first = frame
                     _check_rate(frame.sample_rate, name)
                 else:
-                    notes.append(f"joined recordings: one of {before[0]} Hz, {before[1]}, one of {form[0]} Hz, {form[1]}")
+                    notes.append(
+                        f"joined recordings: one of {before[0]} Hz, {before[1]}, one of {form[0]} Hz, {form[1]}"
+                    )
                 # "flt", not "fltp": PyAV reads beyond its memory if a file claims more than eight planar channels
-                to_float = av.AudioResampler(format="flt", layout=first.layout if frame is not first else None, rate=first.sample_rate)
+                to_float = av.AudioResampler(
+                    format="flt", layout=first.layout if frame is not first else None, rate=first.sample_rate
+                )
                 before = form
             n_samples += frame.samples
             _check_size(n_samples * frame.layout.nb_channels, name)

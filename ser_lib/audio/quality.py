@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ser_lib.paths import SERVED
+from ser_lib import SERVED
 
 SILENCE_FRAME_S = 0.025  # seconds
 LEVEL_FRAME_S = 0.02  # seconds
@@ -27,7 +26,7 @@ SILENCE = 0.65  # share of the time; more than in any clip of RAVDESS
 NARROW_HZ = 4_200.0  # a telephone line ends at 3400
 LONG_S = 10.0  # seconds; the clips of RAVDESS have 3 to 5
 HUM_DB = -35.0  # decibels relative to the speech, of the hum in its pauses
-THUMP_DB = -10.0  # decibels relative to the speech, of a sound outside it
+LOUD_DB = -10.0  # decibels relative to the speech, of a sound outside it
 FAR = 1.3  # distance from the training clips; 1 % of them are farther than 1
 
 
@@ -181,9 +180,11 @@ def warnings(quality: dict[str, float]) -> list[str]:
     if quality["duration_s"] > LONG_S:
         problems.append(f"long ({quality['duration_s']:.0f} s): the emotion may change; ask for the timeline")
     if hum := quality.get("hum_hz"):
-        problems.append(f"mains hum ({hum:.0f} Hz): use another power supply or cable, or move the microphone")
-    if "thump_s" in quality:
-        problems.append(f"a loud sound that is not speech (at {quality['thump_s']:.1f} s): cut it off")
+        problems.append(
+            f"mains hum ({hum:.0f} Hz): use another power supply or cable, or move the microphone"
+        )
+    if "loud_s" in quality:
+        problems.append(f"a loud sound that is not speech (at {quality['loud_s']:.1f} s): cut it off")
     if quality.get("distance", 0) > FAR:
         problems.append("unlike the recordings the model was trained on")
     return problems
@@ -191,13 +192,13 @@ def warnings(quality: dict[str, float]) -> list[str]:
 
 # --- voice ------------------------------------------------------------------------------------------
 
-VOICE_MODEL = SERVED.with_name("silero_vad.onnx")  # Silero VAD 6.2, MIT licence: models/silero_vad.LICENSE
-VOICE_RATE, VOICE_HOP, VOICE_CONTEXT = 16_000, 512, 64  # hertz, samples a step, samples before each step
-LEAST_SPEECH_S = 0.2
+VOICE_WEIGHTS = SERVED.with_name("silero_vad.npz")  # made by tools/make_voice_weights.py
+VOICE_RATE, VOICE_STEP, VOICE_CONTEXT = 16_000, 512, 64  # hertz, samples a step, samples before a step
+VOICE_LEAST_S = 0.2  # seconds; less speech than this is none
 
 
 def voice(samples: np.ndarray, rate: int) -> dict[str, float]:
-    """Where a clip holds speech, by the voice activity detector Silero VAD.
+    """Where a clip holds speech.
 
     Parameters
     ----------
@@ -207,34 +208,63 @@ def voice(samples: np.ndarray, rate: int) -> dict[str, float]:
     Returns
     -------
     dict
-        `speech_s`, the seconds of speech; `thump_s`, the time in seconds of a loud sound outside the speech, if
-        there is one.
+        `speech_s`, the seconds of speech; `loud_s`, where a loud sound begins that is not speech, if there is one.
     """
-    if rate != VOICE_RATE:
-        raise ValueError(f"the voice activity detector takes {VOICE_RATE} Hz, not {rate}")
-    before, after = 16 * VOICE_HOP, 8 * VOICE_HOP  # half a second and a quarter of silence, which it is used to
-    n = -(-(before + len(samples) + after) // VOICE_HOP)
-    padded = np.zeros(VOICE_CONTEXT + n * VOICE_HOP, np.float32)
-    start = VOICE_CONTEXT + before
-    padded[start : start + len(samples)] = samples / max(2 * np.abs(samples).max(), 1e-9)
-    steps = np.ascontiguousarray(sliding_window_view(padded, VOICE_CONTEXT + VOICE_HOP)[::VOICE_HOP])
-    state = np.zeros((1, 1, 128), np.float32)
-    (p,) = _detector().run(["speech_probs"], {"input": steps, "h": state, "c": state})
+    before, after = 16, 8  # steps of silence, which the detector needs at both ends
+    n = before + -(-len(samples) // VOICE_STEP) + after
+    padded = np.zeros(n * VOICE_STEP, np.float32)
+    start = before * VOICE_STEP
+    padded[start : start + len(samples)] = samples / max(2 * float(np.abs(samples).max()), 1e-9)
+    p = voice_probability(padded, rate)
     speech = p > 0.5
-    found = {"speech_s": round(float(speech.sum() * VOICE_HOP / rate), 2)}
+    found = {"speech_s": round(float(speech.sum() * VOICE_STEP / rate), 2)}
     if speech.any():
-        power = np.square(padded[VOICE_CONTEXT:]).reshape(n, VOICE_HOP).mean(axis=1)
-        near = np.convolve(p > 0.2, np.ones(9), "same") > 0  # and what is within an eighth of a second of it
-        loud = ~near & (power > power[speech].mean() * 10 ** (THUMP_DB / 10))
+        power = np.square(padded).reshape(n, VOICE_STEP).mean(axis=1)
+        near = np.convolve(p > 0.2, np.ones(9), "same") > 0  # speech, or within an eighth of a second of it
+        loud = ~near & (power > power[speech].mean() * 10 ** (LOUD_DB / 10))
         if loud.any():
-            found["thump_s"] = round((float(np.flatnonzero(loud)[0]) * VOICE_HOP - before) / rate, 1)
+            found["loud_s"] = round((int(np.flatnonzero(loud)[0]) - before) * VOICE_STEP / rate, 1)
     return found
 
 
-@cache
-def _detector() -> Any:
-    import onnxruntime
+def voice_probability(samples: np.ndarray, rate: int) -> np.ndarray:
+    """The probability of speech in each step of `VOICE_STEP` samples, by Silero VAD 6.2; shape (n_steps,).
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(VOICE_MODEL), options, providers=["CPUExecutionProvider"])
+    A spectrum of four frames a step, four convolutions over them, and an LSTM over the steps. In numpy, since a
+    runtime for networks has no wheels for every Python that this package supports.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, shape (n_steps * VOICE_STEP,)
+        At 16,000 hertz.
+
+    Source: Silero Team (2024), Silero VAD; MIT licence, models/silero_vad.LICENSE.
+    """
+    if rate != VOICE_RATE:
+        raise ValueError(f"the voice activity detector takes {VOICE_RATE} Hz, not {rate}")
+    w = _voice_weights()
+    steps = sliding_window_view(np.pad(samples, (VOICE_CONTEXT, 0)), VOICE_CONTEXT + VOICE_STEP)[::VOICE_STEP]
+    frames = sliding_window_view(np.pad(steps, ((0, 0), (0, 64)), mode="reflect"), 256, axis=1)[:, ::128]
+    spectrum = frames @ w["stft"][:, 0].T
+    x = np.sqrt(np.square(spectrum[..., :129]) + np.square(spectrum[..., 129:]))  # (n_steps, 4, 129)
+    for layer, stride in enumerate((1, 2, 2, 1)):
+        kernel, bias = w[f"encoder_{layer}_weight"], w[f"encoder_{layer}_bias"]
+        near = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (0, 0))), 3, axis=1)[:, ::stride]
+        n_steps, n_frames = near.shape[:2]
+        x = np.maximum(near.reshape(n_steps, n_frames, -1) @ kernel.reshape(len(kernel), -1).T + bias, 0)
+    inputs = x[:, 0] @ w["lstm_input"][0].T + w["lstm_bias"][0, :512] + w["lstm_bias"][0, 512:]
+    state, cell = np.zeros(128, np.float32), np.zeros(128, np.float32)
+    outputs = np.empty((len(inputs), 128), np.float32)
+    for i, each in enumerate(inputs):
+        gates = each + w["lstm_state"][0] @ state
+        let_in, let_out, forget = 1 / (1 + np.exp(-gates[:384].reshape(3, 128)))
+        cell = forget * cell + let_in * np.tanh(gates[384:])
+        outputs[i] = state = let_out * np.tanh(cell)
+    scores = np.maximum(outputs, 0) @ w["output_weight"][0, :, 0] + w["output_bias"][0]
+    return 1 / (1 + np.exp(-scores))
+
+
+@cache
+def _voice_weights() -> dict[str, np.ndarray]:
+    with np.load(VOICE_WEIGHTS) as file:
+        return {name: file[name].astype(np.float32) for name in file}

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import SERVED, __version__
+from ser_lib import SERVED, __version__, audio
 from ser_lib.audio import AudioConfig
+from ser_lib.audio.quality import VOICE_LEAST_S
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.features.relative import Speakers
@@ -32,7 +33,7 @@ from ser_lib.serving.model import Model, Typical
 
 DEFAULT = SERVED
 REQUIRED = (
-    "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "self_test", "sha256",
+    "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "least_speech_s", "self_test", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
 RETRAIN = "train it again from the repository's tables with `python -m ser_lib retrain`"
@@ -122,11 +123,12 @@ def _self_test_predictions(model: Model) -> list[dict[str, float]]:
     clips = self_test_clips()
     predictions = []
     for clip in clips:
-        answer = model.predict(clip)
+        answer = model.answer(audio.load(clip, model.config.audio), check_voice=False)  # buzzes are no speech
         intensity = {f"of {label} intensity": p for label, p in answer.get("intensity", {}).items()}
         predictions.append(answer["probabilities"] | intensity)
     if model.speakers:
-        relative = model.predict(clips[0], references=clips[1:2])["probabilities"]
+        first, second = (audio.load(clip, model.config.audio) for clip in clips[:2])
+        relative = model.answer(first, [second], check_voice=False)["probabilities"]
         predictions[0] |= {f"{label} beside another": p for label, p in relative.items()}
     return predictions
 
@@ -145,6 +147,7 @@ def save(
     conformal: dict[str, float],
     created: str,
     speakers: Speakers | None = None,
+    least_speech_s: float = VOICE_LEAST_S,
     **about: Any,
 ) -> dict[str, Any]:
     """Write `path` (the metadata, .json) and the pickle beside it; return the metadata.
@@ -163,6 +166,8 @@ def save(
         The date, ISO 8601. If the same model is there already, its date stays.
     speakers : Speakers, optional
         Needed by ``enrolled``.
+    least_speech_s : float
+        Seconds; a clip with less speech gets no answer. 0 for a model of sounds that are no speech.
     **about
         More metadata: training data, metrics, licence.
     """
@@ -180,6 +185,7 @@ def save(
         "temperatures": temperatures,
         "abstain_below": abstain_below,
         "conformal": conformal,
+        "least_speech_s": least_speech_s,
         "sha256": sha256(content).hexdigest(),
         "libraries": {k: v for k, v in versions().items() if k != BOOSTER or b"xgboost" in content},
         "feature_config": dataclasses.asdict(config),

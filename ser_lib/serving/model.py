@@ -48,6 +48,11 @@ class Typical:
         return np.sqrt(np.square(z).mean(axis=1)) / self.far
 
 
+NO_SPEECH: dict[str, Any] = {
+    "emotion": None, "confidence": None, "probabilities": {}, "prediction_set": [], "abstained": True,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Model:
     """A checked model, ready to predict.
@@ -95,8 +100,8 @@ class Model:
             `abstained` (the confidence is too low for four answers in five to be right) and the `reason`,
             `intensity` (probabilities of normal and strong, where trained), `quality`
             (`audio.quality.describe`, and the `distance` from the training clips, which is above 1 for 1 %
-            of them), `warnings` (recording problems that make the answer unreliable), `model` (name, version
-            and date).
+            of them; `audio.quality.voice`), `warnings` (recording problems that make the answer unreliable), `model`
+            (name, version and date). Without speech, `emotion` and `confidence` are None, and `abstained` is true.
 
         Raises
         ------
@@ -108,15 +113,32 @@ class Model:
         clip = audio.load(source, self.config.audio, name=name)
         return self.answer(clip, [audio.load(each, self.config.audio) for each in references])
 
-    def answer(self, clip: audio.Audio, references: Sequence[audio.Audio] = ()) -> dict[str, Any]:
-        """As `predict`, for loaded clips."""
-        x = self._features(clip)
-        answer = self._emotion(x, references)
-        if "intensity" in self.models:
-            answer["intensity"] = self._probabilities("intensity", self.models["intensity"].predict_proba(x))
-        measured = clip.quality | {"distance": round(float(self.typical.distance(x)[0]), 2)}
+    def answer(
+        self, clip: audio.Audio, references: Sequence[audio.Audio] = (), *, check_voice: bool = True
+    ) -> dict[str, Any]:
+        """As `predict`, for loaded clips; without the voice check for sounds that are known to be no speech."""
+        measured = clip.quality | (self._voice(clip) if check_voice else {})
         about = {key: self.metadata[key] for key in ("name", "version", "created")}
-        return answer | {"quality": measured, "warnings": quality.warnings(measured), "model": about}
+        if self._lacks_speech(measured):
+            answer = NO_SPEECH | {"reason": f"No speech found ({measured['speech_s']:.1f} s)."}
+        else:
+            x = self._features(clip)
+            answer = self._emotion(x, references)
+            if "intensity" in self.models:
+                answer["intensity"] = self._probabilities(
+                    "intensity", self.models["intensity"].predict_proba(x)
+                )
+            measured["distance"] = round(float(self.typical.distance(x)[0]), 2)
+        problems = [*clip.notes, *quality.warnings(measured)]
+        return answer | {"quality": measured, "warnings": problems, "model": about}
+
+    def _voice(self, clip: audio.Audio) -> dict[str, float]:
+        if not self.metadata["least_speech_s"]:  # the check is off
+            return {}
+        return quality.voice(clip.samples, clip.sample_rate)
+
+    def _lacks_speech(self, measured: dict[str, float]) -> bool:
+        return measured.get("speech_s", np.inf) < self.metadata["least_speech_s"]
 
     def timeline(self, source: decoding.Source, *, name: str | None = None) -> Iterator[dict[str, Any]]:
         """Predict the emotion of overlapping windows of a recording, in little memory whatever its length.
@@ -125,7 +147,7 @@ class Model:
         ------
         dict
             `start_s`, `end_s` and, of that window, `emotion`, `confidence`, `probabilities`, `abstained`; a
-            window without sound has an `emotion` of None and `silent`.
+            window without speech has an `emotion` of None and `silent`.
 
         Raises
         ------
@@ -152,6 +174,8 @@ class Model:
         try:
             clip = audio.prepare(samples[:, None], rate, self.config.audio, name=name)
         except AudioError:  # silent or nearly so
+            return times | {"emotion": None, "silent": True}
+        if self._lacks_speech(self._voice(clip)):
             return times | {"emotion": None, "silent": True}
         answer = self._emotion(self._features(clip))
         return times | {key: answer[key] for key in ("emotion", "confidence", "probabilities", "abstained")}

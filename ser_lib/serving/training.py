@@ -111,6 +111,6 @@ def retrain(path: Path) -> dict[str, Any]:
         enroll=(about["enrolled"] or {}).get("clips", 0),
         intensity=(about["intensity"] or {}).get("estimator", ""),
     )
-    kept = {key: metadata[key] for key in ("temperatures", "abstain_below", "conformal")}
+    kept = {key: metadata[key] for key in ("temperatures", "abstain_below", "conformal", "least_speech_s")}
     today = datetime.date.today().isoformat()
     return bundle.save(path=path, config=FeatureConfig(), created=today, **parts, **kept, **about)

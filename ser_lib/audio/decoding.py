@@ -66,7 +66,8 @@ def blocks(
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the samples in parts of at most `seconds` (None: one part), each with the rate in hertz.
 
-    What the file holds is read, whatever its header says about the length, up to `MAX_S`.
+    What the file holds is read, even if its header states another length. A file that states more than `MAX_S` is
+    refused before anything is decoded.
 
     Raises
     ------
@@ -132,6 +133,8 @@ def _with_soundfile(
         with soundfile.SoundFile(source) as file:
             rate, claimed = file.samplerate, file.frames
             _check_rate(rate, name)
+            if MAX_S * rate < claimed < UNKNOWN:
+                raise _too_long(name)
             n = int(seconds * rate) if seconds else int(MAX_S * rate) + 1  # one more than allowed
             _check_size(min(claimed, n) * file.channels, name)
             while len(part := file.read(n, dtype="float32", always_2d=True)):
@@ -223,6 +226,8 @@ def _with_ffmpeg(
                 else float((stream.duration or 0) * (stream.time_base or 0))
                 or (container.duration or 0) / av.time_base
             )
+            if claimed_s > MAX_S:
+                raise _too_long(name)
             n_samples, rate = 0, 0
             for part, rate in _frames(container, track, name, notes):
                 n_samples += len(part)
@@ -261,15 +266,14 @@ def _has_sound(source: str | Path | io.BytesIO, track: int, name: str) -> bool:
 
 
 def _frames(container: Any, track: int, name: str, notes: list[str]) -> Iterator[tuple[np.ndarray, int]]:
-    """The decoded frames of a track; one of another rate or channel count than the first is converted."""
+    """The decoded frames of a track; joined recordings of another rate or layout are converted to the first's."""
     import av
 
     stream = container.streams.audio[track]
     if stream.codec_context is None:
         raise ValueError("no decoder for the audio track")
     n_samples, n_packets, damaged = 0, 0, 0
-    first: Any = None
-    before: tuple[int, str] | None = None
+    forms: list[tuple[int, str]] = []  # rate and layout of the recordings, one after another
     to_float: Any = None
     for packet in container.demux(stream):
         n_packets += 1
@@ -280,23 +284,20 @@ def _frames(container: Any, track: int, name: str, notes: list[str]) -> Iterator
             continue
         for frame in frames:
             form = (frame.sample_rate, frame.layout.name)
-            if form != before:
-                if first is None:
-                    first = frame
-                    _check_rate(frame.sample_rate, name)
-                else:
-                    notes.append(
-                        f"joined recordings: one of {before[0]} Hz, {before[1]}, one of {form[0]} Hz, {form[1]}"
-                    )
+            if not forms:
+                _check_rate(frame.sample_rate, name)
+            if not forms or form != forms[-1]:
+                forms.append(form)
                 # "flt", not "fltp": PyAV reads beyond its memory if a file claims more than eight planar channels
-                to_float = av.AudioResampler(
-                    format="flt", layout=first.layout if frame is not first else None, rate=first.sample_rate
-                )
-                before = form
+                layout = forms[0][1] if len(forms) > 1 else None
+                to_float = av.AudioResampler(format="flt", layout=layout, rate=forms[0][0])
             n_samples += frame.samples
             _check_size(n_samples * frame.layout.nb_channels, name)
             for part in to_float.resample(frame):
-                yield part.to_ndarray().reshape(-1, part.layout.nb_channels), first.sample_rate
+                yield part.to_ndarray().reshape(-1, part.layout.nb_channels), forms[0][0]
+    if len(forms) > 1:
+        kinds = " and ".join(f"{rate} Hz {layout}" for rate, layout in dict.fromkeys(forms))
+        notes.append(f"joined recordings of {kinds}: all were read")
     if damaged > max(3, 0.05 * n_packets):
         raise ValueError(f"{damaged} of {n_packets} parts are damaged")
     if damaged > 0.02 * n_packets:  # joined MP3 files have a few parts without sound

@@ -103,7 +103,7 @@ def retrain(path: Path) -> dict[str, Any]:
         )
     if metadata["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: {bundle.OTHER_FEATURES}; {bundle.CHOOSE}")
-    rows = copies.append_copies(tables.shipped(tables.SHIPPED_COPIES), table) if training["copies"] else table
+    rows = copies.append_copies(table, tables.shipped(tables.SHIPPED_COPIES)) if training["copies"] else table
     parts = fit(
         rows,
         about["estimator"],

@@ -74,7 +74,11 @@ class Model:
     speakers: Speakers | None = None
 
     def predict(
-        self, source: decoding.Source, *, name: str | None = None, references: Sequence[decoding.Source] = ()
+        self,
+        source: decoding.Source,
+        *,
+        name: str | None = None,
+        references: Sequence[decoding.Source | audio.Audio] = (),
     ) -> dict[str, Any]:
         """Predict the emotion of one clip.
 
@@ -83,7 +87,7 @@ class Model:
         source : path, bytes or binary file object
         name : str, optional
             The clip's name in messages.
-        references : sequence of sources
+        references : sequence of sources, or of loaded clips
             Neutral clips of the same speaker. The clip is also scored relative to them, and the two
             predictions are averaged.
 
@@ -106,7 +110,14 @@ class Model:
             References were given, and the model has no ``enrolled``.
         """
         clip = audio.load(source, self.config.audio, name=name)
-        return self.answer(clip, [audio.load(each, self.config.audio) for each in references])
+        loaded = [self._reference(each, i) for i, each in enumerate(references, 1)]
+        return self.answer(clip, loaded)
+
+    def _reference(self, source: decoding.Source | audio.Audio, number: int) -> audio.Audio:
+        if isinstance(source, audio.Audio):
+            return source
+        name = f"reference {number} ({decoding.name_of(source)})"
+        return audio.load(source, self.config.audio, name=name)
 
     def answer(self, clip: audio.Audio, references: Sequence[audio.Audio] = ()) -> dict[str, Any]:
         """As `predict`, for loaded clips."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import gzip
 import io
 import logging
 import os
 import signal
 import threading
 import time
+import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
@@ -43,6 +46,12 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 PROBLEM = "application/problem+json"
+FLAG = (  # of a parameter
+    {"": False}
+    | dict.fromkeys(("0", "false", "no", "off"), False)
+    | dict.fromkeys(("1", "true", "yes", "on"), True)
+)
+RAW = ("audio/", "video/", "application/octet-stream", "application/ogg", "application/mp4")
 SPARE = 4  # more threads than clips at once: for /health, and to refuse clips beyond the limit
 DRAIN_S = 30.0  # seconds that running requests have to finish after SIGTERM
 
@@ -60,6 +69,7 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
     model = bundle.load(given["model"])
     with suppress(AudioError):
         audio.load(b"not audio")  # loads FFmpeg now, not with the first clip that needs it
+    limit_threads()  # of all libraries, which are loaded now
     counts = Counts()
     slots = Slots(given["threads"], given["wait"], counts.in_flight)
     app = Flask(__name__, static_folder="web", static_url_path="/web")
@@ -88,8 +98,9 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
 
     @app.post("/predict")
     def predict() -> ResponseReturnValue:
-        asked = parse_request(request, max_files=max_files)
+        asked = parse_request(decoded(request, max_bytes=max_bytes), max_files=max_files)
         with slots:
+            limit_threads()
             return predict_all(model, asked, counts)
 
     @app.errorhandler(HTTPException)
@@ -114,18 +125,39 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
 
 
 class Asked(NamedTuple):
-    """A request for predictions: names and contents of clips, contents of reference clips."""
+    """A request for predictions: names and contents of the clips and of the reference clips, and the options."""
 
     clips: list[tuple[str, bytes]]
-    references: list[bytes]
+    references: list[tuple[str, bytes]]
     timeline: bool
     csv: bool
 
 
+def decoded(request: Request, *, max_bytes: int) -> Request:
+    """The request with its body decompressed; 415 for a coding that is not gzip, 413 beyond `max_bytes`."""
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding in ("", "identity"):
+        return request
+    if coding not in ("gzip", "x-gzip"):
+        abort(415, f"Content-Encoding {coding} is not read; send the body as it is, or with gzip")
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(request.get_data(cache=False))) as file:
+            body = file.read(max_bytes + 1)
+    except (OSError, EOFError, zlib.error):
+        abort(400, "Content-Encoding is gzip, and the body is not, or is cut off; send it again")
+    if len(body) > max_bytes:
+        raise RequestEntityTooLarge
+    environ = request.environ | {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    return InMemory({name: value for name, value in environ.items() if name != "werkzeug.request"})
+
+
 def parse_request(request: Request, *, max_files: int) -> Asked:
-    """Read the files of a form, or the raw body, and the options; 400 without a file, 413 with too many."""
-    references = [content for _, content in _uploads(request, "reference")]
-    if request.mimetype.startswith("audio/") or request.mimetype == "application/octet-stream":
+    """Read the files of a form, or the raw body, and the options.
+
+    400 without a file or with an option that is not understood, 413 with too many files.
+    """
+    references = _uploads(request, "reference")
+    if request.mimetype.startswith(RAW):
         clips = [("clip", request.get_data(cache=False))]
     else:
         clips = _uploads(request, "file")
@@ -133,7 +165,14 @@ def parse_request(request: Request, *, max_files: int) -> Asked:
         abort(400, f"no file in a form field 'file'; try: curl -F file=@clip.wav {request.base_url}")
     if len(clips) + len(references) > max_files:
         abort(413, f"{len(clips) + len(references)} files; at most {max_files} in a request")
-    timeline = request.args.get("timeline", "0") not in ("", "0", "false")
+    if "reference" in request.form:
+        abort(400, f"the field 'reference' is text; try: curl -F reference=@neutral.wav {request.base_url}")
+    flag = request.values.get("timeline", "")
+    timeline = FLAG.get(flag.strip().lower())
+    if timeline is None:
+        abort(400, f"timeline is {flag[:40]!r}; give 1 or 0")
+    if timeline and references:
+        abort(400, "a timeline is not compared with reference clips; leave out timeline or the references")
     csv = request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv"
     return Asked(clips, references, timeline, csv)
 
@@ -147,30 +186,61 @@ def _uploads(request: Request, field: str) -> list[tuple[str, bytes]]:
 
 def predict_all(model: Model, asked: Asked, counts: Counts) -> ResponseReturnValue:
     """The answer to one clip, or the answers and errors of several; 422 if the only clip has no answer."""
+    references = load_references(model, asked, counts)
     if len(asked.clips) == 1:
-        answer = predict_clip(model, *asked.clips[0], asked, counts)
-        if not (asked.timeline and asked.csv):
-            return answer
-        lines = as_csv(answer["windows"], model.metadata["classes"], ("start_s", "end_s"))
-        return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
+        answer = predict_clip(model, *asked.clips[0], asked, counts, references)
+        return csv_answer(model, asked, [answer]) if asked.csv else answer
     results = []
     for name, content in asked.clips:
         try:
-            results.append(predict_clip(model, name, content, asked, counts))
+            results.append(predict_clip(model, name, content, asked, counts, references))
         except HTTPException as error:
             results.append({"file": name, "error": problem(error)})
-    return {"results": results}
+    return csv_answer(model, asked, results) if asked.csv else {"results": results}
 
 
-def predict_clip(model: Model, name: str, content: bytes, asked: Asked, counts: Counts) -> dict[str, Any]:
-    """The answer to one clip, whole or in windows; 422 if it or a reference cannot be analysed."""
+def csv_answer(model: Model, asked: Asked, results: list[dict[str, Any]]) -> ResponseReturnValue:
+    """The answers as CSV; a clip without an answer has an `error`."""
+    rows = []
+    for result in results:
+        error = {"error": result["error"]["detail"]} if "error" in result else {}
+        rows += [{"file": result["file"]} | window | error for window in result.get("windows", [result])]
+    times = ("start_s", "end_s") if asked.timeline else ()
+    if len(results) == 1 and times:  # which file it is, the client knows
+        lines = as_csv(rows, model.metadata["classes"], times)
+    else:
+        lines = as_csv(rows, model.metadata["classes"], ("file", *times), ("error",))
+    return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
+
+
+def load_references(model: Model, asked: Asked, counts: Counts) -> list[audio.Audio]:
+    """Load the reference clips; 422 if one cannot be."""
+    try:
+        return [
+            audio.load(content, model.config.audio, name=f"reference {name}")
+            for name, content in asked.references
+        ]
+    except SerError as error:
+        counts.refused.inc()
+        raise UnprocessableEntity(str(error)) from error
+
+
+def predict_clip(
+    model: Model,
+    name: str,
+    content: bytes,
+    asked: Asked,
+    counts: Counts,
+    references: Sequence[audio.Audio] = (),
+) -> dict[str, Any]:
+    """The answer to one clip, whole or in windows; 422 if it cannot be analysed."""
     started = time.perf_counter()
     try:
         if asked.timeline:
             windows = list(model.timeline(content, name=name))
             times = {"duration_s": windows[-1]["end_s"], "window_s": WINDOW_S, "step_s": STEP_S}
             return {"file": name, **times, "windows": windows}
-        answer = model.predict(content, name=name, references=asked.references)
+        answer = model.predict(content, name=name, references=references)
     except SerError as error:
         counts.refused.inc()
         raise UnprocessableEntity(str(error)) from error
@@ -242,6 +312,18 @@ class Slots:
         self.free.release()
 
 
+_limited = threading.local()
+
+
+def limit_threads() -> None:
+    """Limit BLAS and OpenMP to one thread in this thread, since requests already run beside each other.
+
+    OpenMP has a limit for each thread that calls it, so each thread that predicts sets it, whoever started it.
+    """
+    if not hasattr(_limited, "limits"):
+        _limited.limits = threadpool_limits(1)
+
+
 class InMemory(Request):
     """A request whose form files never touch the disk, where werkzeug would put large ones."""
 
@@ -262,7 +344,6 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # else a line for each request that waits
-    threadpool_limits(1)  # BLAS threads in each of the server's threads
     # M_ARENA_MAX of glibc: one heap for all threads, since each would keep its peak
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(-8, 1)

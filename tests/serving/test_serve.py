@@ -22,7 +22,7 @@ import pytest
 import requests
 import soundfile
 from synth import speech
-from test_bundle import save_tiny, wav
+from test_bundle import edit, save_tiny, wav
 
 from ser_lib import ROOT, audio
 from ser_lib.corpora import FOUR
@@ -437,11 +437,9 @@ def test_missing_model_is_one_line(tmp_path):
 
 def test_other_versions_are_in_the_log_once(metadata, tmp_path):
     shutil.copy(metadata.with_suffix(".pkl"), tmp_path)
-    about = json.loads(metadata.read_text(encoding="utf-8"))
     other = tmp_path / metadata.name
-    other.write_text(
-        json.dumps(about | {"libraries": about["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
-    )
+    shutil.copy(metadata, other)
+    edit(other, libraries=json.loads(metadata.read_text(encoding="utf-8"))["libraries"] | {"numpy": "0.1"})
     log = []
     process, address = serving("--model", other, log=log)
     try:

@@ -77,6 +77,9 @@ POSITIVE = click.IntRange(1)
 )
 @click.option("--max-bytes", default=20_000_000, type=POSITIVE, show_envvar=True, help="Limit of an upload.")
 @click.option("--max-files", default=16, type=POSITIVE, show_envvar=True, help="Limit of a request.")
+@click.option(
+    "--max-seconds-per-request", default=1200, type=POSITIVE, show_envvar=True, help="Limit of its audio."
+)
 def serve(**settings: Any) -> None:
     """Serve predictions over HTTP: a page at /, POST /predict; /health, /ready, /model, /metrics and /openapi.json."""
     from ser_lib.serving import server

@@ -11,12 +11,12 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import numpy as np
 import prometheus_client as prometheus
 import waitress
 from flask import Flask, Request, abort, json, request
@@ -65,7 +65,7 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
         As `bundle.load`.
     """
     given = settings or command.serve.make_context("serve", []).params
-    max_bytes, max_files = given["max_bytes"], given["max_files"]
+    max_bytes, max_files, max_s = given["max_bytes"], given["max_files"], given["max_seconds_per_request"]
     model = bundle.load(given["model"])
     with suppress(AudioError):
         audio.load(b"not audio")  # loads FFmpeg now, not with the first clip that needs it
@@ -90,7 +90,7 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
 
     @app.get("/model")
     def about() -> dict[str, Any]:
-        return describe_model(model, max_bytes=max_bytes, max_files=max_files)
+        return describe_model(model, max_bytes=max_bytes, max_files=max_files, max_s=max_s)
 
     @app.get("/metrics")
     def metrics() -> ResponseReturnValue:
@@ -101,11 +101,11 @@ def create_app(settings: dict[str, Any] | None = None) -> Flask:
         asked = parse_request(decoded(request, max_bytes=max_bytes), max_files=max_files)
         with slots:
             limit_threads()
-            return predict_all(model, asked, counts)
+            return predict_all(model, asked, counts, Budget(max_s))
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
-        if isinstance(error, RequestEntityTooLarge) and not error.description.endswith("in a request"):
+        if error.description == RequestEntityTooLarge.description:  # without a detail of ours
             error.description = too_large(max_bytes)
         response = error.get_response()
         response.data, response.mimetype = json.dumps(problem(error)) + "\n", PROBLEM
@@ -184,17 +184,17 @@ def _uploads(request: Request, field: str) -> list[tuple[str, bytes]]:
     return [(name, file.read()) for name, file in zip(names, files, strict=True)]
 
 
-def predict_all(model: Model, asked: Asked, counts: Counts) -> ResponseReturnValue:
+def predict_all(model: Model, asked: Asked, counts: Counts, budget: Budget) -> ResponseReturnValue:
     """The answer to one clip, or the answers and errors of several; 422 if the only clip has no answer."""
-    references = load_references(model, asked, counts)
+    references = load_references(model, asked, counts, budget)
     if len(asked.clips) == 1:
-        answer = predict_clip(model, *asked.clips[0], asked, counts, references)
+        answer = predict_clip(model, *asked.clips[0], asked, counts, budget, references)
         return csv_answer(model, asked, [answer]) if asked.csv else answer
     results = []
     for name, content in asked.clips:
         try:
-            results.append(predict_clip(model, name, content, asked, counts, references))
-        except HTTPException as error:
+            results.append(predict_clip(model, name, content, asked, counts, budget, references))
+        except UnprocessableEntity as error:
             results.append({"file": name, "error": problem(error)})
     return csv_answer(model, asked, results) if asked.csv else {"results": results}
 
@@ -213,13 +213,11 @@ def csv_answer(model: Model, asked: Asked, results: list[dict[str, Any]]) -> Res
     return "\r\n".join((*lines, "")), {"Content-Type": "text/csv; charset=utf-8"}
 
 
-def load_references(model: Model, asked: Asked, counts: Counts) -> list[audio.Audio]:
-    """Load the reference clips; 422 if one cannot be."""
+def load_references(model: Model, asked: Asked, counts: Counts, budget: Budget) -> np.ndarray:
+    """Features of the reference clips, shape (n_parts, n_features); 422 if one cannot be analysed."""
+    names, contents = [name for name, _ in asked.references], [content for _, content in asked.references]
     try:
-        return [
-            audio.load(content, model.config.audio, name=f"reference {name}")
-            for name, content in asked.references
-        ]
+        return model.reference_features(contents, names=names, count=budget.spend)
     except SerError as error:
         counts.refused.inc()
         raise UnprocessableEntity(str(error)) from error
@@ -231,16 +229,17 @@ def predict_clip(
     content: bytes,
     asked: Asked,
     counts: Counts,
-    references: Sequence[audio.Audio] = (),
+    budget: Budget,
+    references: np.ndarray,
 ) -> dict[str, Any]:
     """The answer to one clip, whole or in windows; 422 if it cannot be analysed."""
     started = time.perf_counter()
     try:
         if asked.timeline:
-            windows = list(model.timeline(content, name=name))
+            windows = list(model.timeline(content, name=name, count=budget.spend))
             times = {"duration_s": windows[-1]["end_s"], "window_s": WINDOW_S, "step_s": STEP_S}
             return {"file": name, **times, "windows": windows}
-        answer = model.predict(content, name=name, references=references)
+        answer = model.predict(content, name=name, references=references, count=budget.spend)
     except SerError as error:
         counts.refused.inc()
         raise UnprocessableEntity(str(error)) from error
@@ -259,11 +258,12 @@ def check_ready(model: Model) -> dict[str, str]:
     return {"status": "ready"}
 
 
-def describe_model(model: Model, *, max_bytes: int, max_files: int) -> dict[str, Any]:
+def describe_model(model: Model, *, max_bytes: int, max_files: int, max_s: float) -> dict[str, Any]:
     """The model metadata that clients need, and the limits of a request."""
     about = {key: model.metadata[key] for key in ABOUT if key in model.metadata}
     features = {"feature_set": model.config.name, "n_features": len(model.metadata["feature_names"])}
-    limits = {"max_bytes": max_bytes, "max_seconds": decoding.MAX_S, "max_files": max_files}
+    limits: dict[str, float] = {"max_bytes": max_bytes, "max_seconds": decoding.MAX_S, "max_files": max_files}
+    limits["max_seconds_per_request"] = max_s
     return about | features | {"limits": limits}
 
 
@@ -294,6 +294,19 @@ class Counts:
         self.refused = prometheus.Counter("refused", "Clips that could not be analysed.", **common)
         common["buckets"] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
         self.seconds = prometheus.Histogram("predict_seconds", "Time of a prediction.", **common)
+
+
+class Budget:
+    """The seconds of audio that a request may hold; more are refused with 413 as soon as they are decoded."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.left = seconds, seconds
+
+    def spend(self, seconds: float) -> None:
+        """Count decoded audio."""
+        self.left -= seconds
+        if self.left < 0:
+            abort(413, f"more than {self.seconds:.0f} s of audio in a request; send fewer or shorter clips")
 
 
 class Slots:

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from synth import speech
 from test_bundle import save_tiny, wav
 from werkzeug.exceptions import UnprocessableEntity
@@ -20,7 +21,13 @@ from ser_lib.serving import bundle, server
 CLIP = wav(speech("happy", 2))
 
 
-SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 1_000_000, "max_files": 16}
+SETTINGS = {
+    "threads": 2,
+    "wait": 2.0,
+    "max_bytes": 20_000_000,
+    "max_files": 16,
+    "max_seconds_per_request": 60,
+}
 CSV = {"Accept": "text/csv"}
 
 
@@ -58,32 +65,39 @@ def ask(*contents: bytes, timeline: bool = False, csv: bool = False) -> server.A
 
 
 def test_one_clip(model, counts):
-    answer = server.predict_all(model, ask(CLIP), counts)
+    answer = server.predict_all(model, ask(CLIP), counts, server.Budget(60))
     assert answer == {"file": "0.wav"} | model.predict(CLIP)
     assert counts.registry.get_sample_value("ser_clips_total", {"emotion": answer["emotion"]}) == 1
 
 
 def test_a_clip_without_an_answer(model, counts):
     with pytest.raises(UnprocessableEntity, match=r"0\.wav: silent"):
-        server.predict_all(model, ask(wav(np.zeros(16_000))), counts)
+        server.predict_all(model, ask(wav(np.zeros(16_000))), counts, server.Budget(60))
     assert counts.registry.get_sample_value("ser_refused_total") == 1
 
 
 def test_a_timeline_as_csv(model, counts):
-    text, headers = server.predict_all(model, ask(CLIP, timeline=True, csv=True), counts)
+    text, headers = server.predict_all(model, ask(CLIP, timeline=True, csv=True), counts, server.Budget(60))
     assert text.startswith("start_s,end_s,emotion,")
     assert headers["Content-Type"].startswith("text/csv")
 
 
 def test_timelines_of_several_clips(model, counts):
-    first, second = server.predict_all(model, ask(CLIP, b"hello", timeline=True), counts)["results"]
+    first, second = server.predict_all(model, ask(CLIP, b"hello", timeline=True), counts, server.Budget(60))[
+        "results"
+    ]
     assert first["windows"] == list(model.timeline(CLIP))
     assert second["error"]["status"] == 422
 
 
 def test_about_and_ready(model):
-    about = server.describe_model(model, max_bytes=1, max_files=2)
-    assert about["limits"] == {"max_bytes": 1, "max_seconds": 600, "max_files": 2}
+    about = server.describe_model(model, max_bytes=1, max_files=2, max_s=3)
+    assert about["limits"] == {
+        "max_bytes": 1,
+        "max_seconds": 600,
+        "max_files": 2,
+        "max_seconds_per_request": 3,
+    }
     assert server.check_ready(model) == {"status": "ready"}
 
 
@@ -212,8 +226,6 @@ def kinds(value) -> set[type]:
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
 def test_numbers_are_those_of_python(model, kind):
-    import soundfile
-
     out = io.BytesIO()
     soundfile.write(out, np.repeat(speech("happy", 2)[:, None], 2, axis=1), 16_000, format=kind)
     answer = model.predict(out.getvalue(), references=[CLIP])
@@ -227,7 +239,7 @@ THREADS = """
 import sys, threading
 from threadpoolctl import threadpool_info
 from ser_lib.serving import server
-settings = {"threads": 2, "wait": 2.0, "max_bytes": 10**6, "max_files": 16}
+settings = {"threads": 2, "wait": 2.0, "max_bytes": 10**6, "max_files": 16, "max_seconds_per_request": 60}
 client = server.create_app(settings | {"model": sys.argv[1]}).test_client()
 def ask():
     headers = {"Content-Type": "audio/wav"}
@@ -247,3 +259,43 @@ def test_one_thread_for_each_request_whoever_serves_the_app(path, tmp_path, monk
     command = [sys.executable, "-c", THREADS, str(path), str(tmp_path / "clip.wav")]
     output = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     assert set(output.split()) == {"1"}
+
+
+@pytest.mark.parametrize("query", ["", "?timeline=1"])
+def test_the_seconds_of_audio_in_a_request_are_limited(client, query):
+    long = wav(np.tile(speech("happy", 1), 21))  # 25 s
+    assert post(client, [long, long], query=query).status_code == 200
+    response = post(client, [long, CLIP, long, long], query=query)
+    assert (response.status_code, response.mimetype) == (413, "application/problem+json")
+    assert response.json["detail"] == "more than 60 s of audio in a request; send fewer or shorter clips"
+    if not query:
+        assert post(client, [long], references=[long, long]).status_code == 413
+
+
+def test_a_long_clip_is_the_mean_of_its_parts(model, monkeypatch):
+    from ser_lib.serving import model as module
+
+    parts = [np.tile(speech(emotion, 1), 2) for emotion in ("happy", "sad")]
+    n = len(parts[0])
+    monkeypatch.setattr(module, "PART_S", n / 16_000)
+    answers = [model.predict(wav(part)) for part in parts]
+    answer = model.predict(wav(np.concatenate(parts)))
+    raw = [answer["quality"] for answer in answers]
+    assert answer["quality"]["duration_s"] == pytest.approx(2 * n / 16_000, abs=1e-3)
+    assert (
+        min(q["loudness_db"] for q in raw)
+        <= answer["quality"]["loudness_db"]
+        <= max(q["loudness_db"] for q in raw)
+    )
+    for label, p in answer["probabilities"].items():
+        between = sorted(one["probabilities"][label] for one in answers)
+        assert between[0] - 0.05 <= p <= between[1] + 0.05
+    with_pause = model.predict(wav(np.concatenate([parts[0], np.zeros(n)])))
+    assert with_pause["probabilities"] == answers[0]["probabilities"]
+    assert with_pause["quality"]["silence"] == pytest.approx((1 + raw[0]["silence"]) / 2, abs=2e-3)
+    with pytest.raises(server.AudioError, match="silent"):
+        model.predict(wav(np.zeros(2 * n)))
+    broken = io.BytesIO()
+    soundfile.write(broken, np.append(parts[0], [np.nan] * n), 16_000, format="WAV", subtype="FLOAT")
+    with pytest.raises(server.AudioError, match="not numbers"):
+        model.predict(broken.getvalue())

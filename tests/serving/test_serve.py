@@ -30,7 +30,13 @@ from ser_lib.evaluation import calibration
 from ser_lib.serving import bundle
 
 RATE = 48_000  # what browsers record
-SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
+SETTINGS = {
+    "threads": 2,
+    "wait": 2.0,
+    "max_bytes": 20_000_000,
+    "max_files": 16,
+    "max_seconds_per_request": 1200,
+}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
@@ -197,7 +203,12 @@ def test_health_ready_and_model(server):
     assert about["classes"] == sorted(FOUR)
     assert about["headline"]["uar"] == 0.5
     assert (about["feature_set"], about["n_features"]) == ("compact", 105)
-    assert about["limits"] == {"max_bytes": 20_000_000, "max_seconds": 600, "max_files": 16}
+    assert about["limits"] == {
+        "max_bytes": 20_000_000,
+        "max_seconds": 600,
+        "max_files": 16,
+        "max_seconds_per_request": 1200,
+    }
 
 
 def test_not_ready_gives_the_reason(metadata, monkeypatch):
@@ -471,7 +482,17 @@ def test_help_lists_the_environment():
     output = subprocess.run(
         [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, encoding="utf-8"
     ).stdout
-    for name in ("host", "port", "model", "threads", "wait", "timeout", "max-bytes", "max-files"):
+    for name in (
+        "host",
+        "port",
+        "model",
+        "threads",
+        "wait",
+        "timeout",
+        "max-bytes",
+        "max-files",
+        "max-seconds-per-request",
+    ):
         assert f"--{name}" in output
         assert f"SER_{name.upper().replace('-', '_')}" in output
 

@@ -73,7 +73,7 @@ POSITIVE = click.IntRange(1)
     default=60,
     type=POSITIVE,
     show_envvar=True,
-    help="Seconds until an idle connection is closed.",
+    help="Seconds until a connection is closed that is idle, or sends a request at under 10 kB/s.",
 )
 @click.option("--max-bytes", default=20_000_000, type=POSITIVE, show_envvar=True, help="Limit of an upload.")
 @click.option("--max-files", default=16, type=POSITIVE, show_envvar=True, help="Limit of a request.")

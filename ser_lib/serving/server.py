@@ -22,7 +22,10 @@ import waitress
 from flask import Flask, Request, abort, json, request
 from flask.typing import ResponseReturnValue
 from threadpoolctl import threadpool_limits
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUnavailable, UnprocessableEntity
 from werkzeug.wrappers import Response
@@ -53,6 +56,8 @@ FLAG = (  # of a parameter
 )
 RAW = ("audio/", "video/", "application/octet-stream", "application/ogg", "application/mp4")
 SPARE = 4  # more threads than clips at once: for /health, and to refuse clips beyond the limit
+CONNECTIONS = 1000  # open at once
+MIN_BYTES_S = 10_000  # a request that comes more slowly than this, after `--timeout` seconds, is cut off
 DRAIN_S = 30.0  # seconds that running requests have to finish after SIGTERM
 
 
@@ -360,34 +365,86 @@ def run(app: Flask, *, host: str, port: int, threads: int, timeout: int, max_byt
     # M_ARENA_MAX of glibc: one heap for all threads, since each would keep its peak
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(-8, 1)
-    HTTPChannel.error_task_class = type("Problem", (ProblemTask,), {"max_bytes": max_bytes})
+    Channel.error_task_class = type("Problem", (ProblemTask,), {"max_bytes": max_bytes})
+    BaseWSGIServer.channel_class = Channel
+    sockets: dict[int, Any] = {}
     serving = waitress.create_server(
-        app, host=host, port=port, threads=threads + SPARE, ident=None, channel_timeout=timeout,
+        app, map=sockets, host=host, port=port, threads=threads + SPARE, ident=None, channel_timeout=timeout,
         max_request_body_size=2 * max_bytes, inbuf_overflow=2 * max_bytes,  # too large is refused, never on disk
         recv_bytes=2**18,  # an upload in few pieces
+        connection_limit=CONNECTIONS, asyncore_use_poll=True,  # select() has at most 1024
+        cleanup_interval=min(5, timeout),  # seconds between looking for connections that are idle or slow
     )  # fmt: skip
+    listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
     drained = threading.Event()
 
     def stop(*_: object) -> None:
         if drained.is_set():
             raise SystemExit  # ends waitress
-        threading.Thread(target=drain, args=(serving, drained)).start()
+        threading.Thread(target=drain, args=(listeners, drained)).start()
 
     signal.signal(signal.SIGTERM, stop)
     serving.print_listen("Serving on http://{}:{}")
     serving.run()
 
 
-def drain(serving: Any, drained: threading.Event) -> None:
+def drain(listeners: list[Any], drained: threading.Event) -> None:
     """Accept no new connection, wait for the running requests, then stop the server with a second SIGTERM."""
-    serving.adj.connection_limit = 0
+    for listener in listeners:
+        listener.trigger.pull_trigger(
+            partial(close_listener, listener)
+        )  # in the thread that owns the sockets
     end = time.monotonic() + DRAIN_S
-    while time.monotonic() < end and any(
-        channel.requests or channel.total_outbufs_len for channel in list(serving.active_channels.values())
-    ):
+    time.sleep(0.2)  # the requests of connections accepted last are read
+    while time.monotonic() < end and any(map(is_busy, listeners)):
         time.sleep(0.02)
     drained.set()
     os.kill(os.getpid(), signal.SIGTERM)  # not SIGINT, which a script's background processes ignore
+
+
+def close_listener(listener: Any) -> None:
+    """Close the socket that new connections come to, so that they are refused; those already there are accepted."""
+    n_connections = -1
+    while len(listener.active_channels) > n_connections:
+        n_connections = len(listener.active_channels)
+        listener.handle_accept()
+    wasyncore.dispatcher.close(listener)
+
+
+def is_busy(listener: Any) -> bool:
+    """Whether it still accepts, or one of its connections waits for an answer."""
+    channels = list(listener.active_channels.values())
+    return listener.accepting or any(each.requests or each.total_outbufs_len for each in channels)
+
+
+class Parser(HTTPRequestParser):
+    """Refuses a request with two lengths: a proxy and this server might see its end at different places."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Parse the first line and the headers."""
+        super().parse_header(header_plus)
+        if "TRANSFER_ENCODING" in self.headers:  # waitress takes it out of requests of HTTP/1.1
+            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("Content-Length beside Transfer-Encoding")
+
+
+class Channel(HTTPChannel):
+    """A connection that is closed if it sends a request too slowly; waitress closes those that send nothing."""
+
+    parser_class = Parser
+    began, n_bytes = 0.0, 0  # of the request that is being received
+
+    def received(self, data: bytes) -> bool:
+        """Take data. While a request is incomplete, only data that come fast enough count as activity."""
+        before = self.request
+        going_on = super().received(data)
+        if self.request is not before:
+            self.began, self.n_bytes = time.time(), 0
+        self.n_bytes += len(data)
+        if self.request is not None:
+            self.last_activity = min(time.time(), self.began + self.n_bytes / MIN_BYTES_S)
+        return going_on
 
 
 class ProblemTask(ErrorTask):

@@ -93,14 +93,18 @@ def as_lines(
 
 
 def as_csv(
-    answers: Iterable[Mapping[str, Any]], labels: Sequence[str], first: Sequence[str]
+    answers: Iterable[Mapping[str, Any]],
+    labels: Sequence[str],
+    first: Sequence[str],
+    last: Sequence[str] = (),
 ) -> Iterator[str]:
-    """CSV lines with the columns `first`, emotion, confidence, abstained, and `p_<label>` for each label."""
+    """CSV lines with the columns `first`, emotion, confidence, abstained, `p_<label>` for each label, and `last`."""
     columns = (*first, "emotion", "confidence", "abstained")
-    yield _csv_line([*columns, *(f"p_{label}" for label in labels)])
+    yield _csv_line([*columns, *(f"p_{label}" for label in labels), *last])
     for answer in answers:
         p = answer.get("probabilities", {})
-        yield _csv_line([*(answer.get(name) for name in columns), *(p.get(label) for label in labels)])
+        cells = [*(answer.get(name) for name in columns), *(p.get(label) for label in labels)]
+        yield _csv_line([*cells, *(answer.get(name) for name in last)])
 
 
 def _csv_line(cells: list[Any]) -> str:

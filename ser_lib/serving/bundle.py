@@ -2,7 +2,7 @@
 
 `models/<name>.pkl` holds the fitted pipelines. `models/<name>.json` holds the model metadata: SHA-256 of the
 pickle, library versions, class order, feature configuration, training data, metrics, and the predictions for
-three synthesised clips (the self-test). Unpickling can run code, so the pickle is read only if its SHA-256
+three synthesised clips (the self-test); and a SHA-256 of all this, so that no score can be altered. Unpickling can run code, so the pickle is read only if its SHA-256
 matches the metadata, and only names in `ALLOWED` are loaded. Under other library versions the self-test
 decides: if it passes, the model is loaded with a warning, else refused.
 """
@@ -13,9 +13,11 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import pickle
 import shutil
 import warnings
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ REQUIRED = (
     "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "least_speech_s", "self_test", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
+HASH = "metadata_sha256"  # of all other fields
 RETRAIN = "train it again from the repository's tables with `python -m ser_lib retrain`"
 CHOOSE = "choose and train it anew with `python -m ser_lib reports --notebook 04`"
 OTHER_FEATURES = "trained on features that this ser_lib does not compute"
@@ -128,7 +131,7 @@ def _self_test_predictions(model: Model) -> list[dict[str, float]]:
         predictions.append(answer["probabilities"] | intensity)
     if model.speakers:
         first, second = (audio.load(clip, model.config.audio) for clip in clips[:2])
-        relative = model.answer(first, [second], check_voice=False)["probabilities"]
+        relative = model.answer(first, model.features(second), check_voice=False)["probabilities"]
         predictions[0] |= {f"{label} beside another": p for label, p in relative.items()}
     return predictions
 
@@ -193,10 +196,13 @@ def save(
         "feature_names": list(feature_names(config)),
     }
     metadata["self_test"] = _self_test_predictions(Model(models, metadata, config, typical, speakers))
+    metadata = json.loads(json.dumps(metadata))
     with contextlib.suppress(BundleError):  # no model there yet
         before = read_metadata(path)
-        if before | {"created": created} == json.loads(json.dumps(metadata)):
+        before.pop(HASH, None)
+        if before | {"created": created} == metadata:
             metadata["created"] = before["created"]
+    metadata[HASH] = metadata_hash(metadata)
     path.with_suffix(".pkl").write_bytes(content)
     path.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
     return metadata
@@ -226,6 +232,8 @@ def load(path: str | Path = DEFAULT) -> Model:
     """
     path = Path(path)
     metadata = read_metadata(path)
+    if HASH not in metadata:
+        raise BundleError(f"{path}: without {HASH}, so its scores cannot be checked; {RETRAIN}")
     pickled = path.with_suffix(".pkl")
     content = _read(pickled, RETRAIN)
     digest = sha256(content).hexdigest()
@@ -244,6 +252,7 @@ def load(path: str | Path = DEFAULT) -> Model:
                 warnings.simplefilter("ignore")
             parts = unpickled(content)
             speakers = Speakers(**parts["speakers"]) if parts["speakers"] else None
+            _check_models(path, metadata, parts["models"])
             model = Model(parts["models"], metadata, config, Typical(**parts["typical"]), speakers)
             self_test(model)
     except BundleError as error:
@@ -255,13 +264,24 @@ def load(path: str | Path = DEFAULT) -> Model:
     return model
 
 
+def _check_models(path: Path, metadata: dict[str, Any], models: dict[str, Any]) -> None:
+    """Check what the metadata says about the pickle's models."""
+    classes = [str(label) for label in models["emotion"].classes_]
+    if metadata["classes"] != classes:
+        raise BundleError(f"{path}: classes are {metadata['classes']}, the model has {classes}; {RETRAIN}")
+    missing = [name for name in models if name not in metadata["temperatures"]]
+    if missing:
+        raise BundleError(f"{path}: no temperature of {', '.join(missing)}; {RETRAIN}")
+
+
 def _feature_config(path: Path, metadata: dict[str, Any]) -> FeatureConfig:
     settings = dict(metadata["feature_config"])
     try:
         config = FeatureConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
-    except (TypeError, KeyError, SerError) as error:
+        names = list(feature_names(config))
+    except (TypeError, ValueError, KeyError, SerError) as error:
         raise BundleError(f"{path}: {OTHER_FEATURES} ({error}); {CHOOSE}") from error
-    if config.hash != metadata["feature_hash"] or list(feature_names(config)) != metadata["feature_names"]:
+    if config.hash != metadata["feature_hash"] or names != metadata["feature_names"]:
         raise BundleError(f"{path}: {OTHER_FEATURES}; {CHOOSE}")
     return config
 
@@ -283,22 +303,83 @@ def unpickled(content: bytes) -> Any:
         raise pickle.UnpicklingError(f"not a pickle of a model ({type(error).__name__})") from error
 
 
+def metadata_hash(metadata: dict[str, Any]) -> str:
+    """SHA-256 of all fields but the hash itself, in any order.
+
+    Examples
+    --------
+    >>> metadata_hash({"a": 1, "b": 2.5}) == metadata_hash({"b": 2.5, "a": 1, "metadata_sha256": "…"})
+    True
+    """
+    fields = {name: value for name, value in metadata.items() if name != HASH}
+    return sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Read model metadata; of its content only the presence of `REQUIRED` is checked.
+    """Read model metadata, and check the fields that every model has, and its hash if there is one.
 
     Raises
     ------
     BundleError
-        Missing, unreadable or not model metadata.
+        Missing, unreadable, not model metadata, a malformed field, or altered.
     """
     try:
         metadata = json.loads(_read(path, CHOOSE))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not model metadata ({error}); {CHOOSE}") from error
     missing = [name for name in REQUIRED if not isinstance(metadata, dict) or name not in metadata]
     if missing:
         raise BundleError(f"{path}: not model metadata (without {', '.join(missing)}); {CHOOSE}")
+    for name, (is_right, what) in FIELDS.items():
+        if not is_right(metadata[name]):
+            raise BundleError(f"{path}: {name} is {repr(metadata[name])[:60]}, not {what}; {RETRAIN}")
+    if HASH in metadata and metadata[HASH] != metadata_hash(metadata):
+        raise BundleError(f"{path}: its content does not match its {HASH}; the file was altered; {RETRAIN}")
     return metadata
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+# What each field of `REQUIRED` must be: a check, and words for the message.
+TEXT, NUMBER, TEXTS = (_is_text, "a text"), (_is_number, "a number"), (_are_texts, "a list of texts")
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": TEXT,
+    "version": TEXT,
+    "created": TEXT,
+    "classes": TEXTS,
+    "temperatures": (
+        lambda value: _are_numbers(value) and "emotion" in value and min(value.values()) > 0,
+        "positive numbers by model",
+    ),
+    "abstain_below": NUMBER,
+    "conformal": (lambda value: _are_numbers(value) and "0.9" in value, "numbers by level, with 0.9"),
+    "self_test": (
+        lambda value: isinstance(value, list) and all(map(_are_numbers, value)),
+        "a list of numbers by emotion",
+    ),
+    "sha256": TEXT,
+    "libraries": (
+        lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+        "versions by library",
+    ),
+    "feature_config": (lambda value: isinstance(value, dict), "settings by name"),
+    "feature_hash": TEXT,
+    "feature_names": TEXTS,
+}
 
 
 def export(path: Path, out: Path) -> None:

@@ -73,10 +73,13 @@ POSITIVE = click.IntRange(1)
     default=60,
     type=POSITIVE,
     show_envvar=True,
-    help="Seconds until an idle connection is closed.",
+    help="Seconds until a connection is closed that is idle, or sends a request at under 10 kB/s.",
 )
 @click.option("--max-bytes", default=20_000_000, type=POSITIVE, show_envvar=True, help="Limit of an upload.")
 @click.option("--max-files", default=16, type=POSITIVE, show_envvar=True, help="Limit of a request.")
+@click.option(
+    "--max-seconds-per-request", default=1200, type=POSITIVE, show_envvar=True, help="Limit of its audio."
+)
 def serve(**settings: Any) -> None:
     """Serve predictions over HTTP: a page at /, POST /predict; /health, /ready, /model, /metrics and /openapi.json."""
     from ser_lib.serving import server

@@ -88,7 +88,7 @@ def retrain(path: Path) -> dict[str, Any]:
         No readable metadata, or a model of other clips or features.
     """
     metadata = bundle.read_metadata(path)
-    about = {key: value for key, value in metadata.items() if key not in bundle.REQUIRED}
+    about = {key: value for key, value in metadata.items() if key not in (*bundle.REQUIRED, bundle.HASH)}
     training = about.get("training", {})
     corpus = training.get("corpus")
     if corpus != "ravdess":

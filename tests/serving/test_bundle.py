@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -82,8 +83,11 @@ def tiny(saved, tmp_path):
 
 
 def edit(path: Path, **changes) -> None:
-    """Change the metadata."""
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    """Change the metadata, with the right hash."""
+    about = json.loads(path.read_text(encoding="utf-8")) | changes
+    if "metadata_sha256" not in changes:
+        about["metadata_sha256"] = bundle.metadata_hash(about)
+    path.write_text(json.dumps(about), encoding="utf-8")
 
 
 def again(path: Path, without: str = "", **changes) -> Model:
@@ -362,6 +366,45 @@ def test_broken_metadata_is_refused(tiny, text):
     tiny.write_text(text, encoding="latin-1")
     with pytest.raises(BundleError, match=r"tiny\.json: not model metadata \("):
         bundle.load(tiny)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("conformal", [0.8]), ("conformal", {"0.8": 0.9}), ("conformal", {"0.9": "x"}), ("conformal", None),
+        ("temperatures", {"emotion": 0}), ("temperatures", {"emotion": 1.5}), ("temperatures", 1.5),
+        ("abstain_below", "0.5"), ("abstain_below", float("nan")), ("abstain_below", True),
+        ("classes", "angry"), ("classes", ["angry", "sad"]), ("libraries", ["numpy"]), ("libraries", {"numpy": 2}),
+        ("self_test", {}), ("self_test", [1, 2]), ("self_test", None), ("sha256", 5), ("name", None), ("version", 1),
+        ("feature_names", 3), ("feature_hash", []), ("feature_config", "full"), ("feature_config", {"audio": 1}),
+        ("feature_config", {"name": "compact", "audio": {"sample_rate": "x"}, "n_fft": "400"}),
+    ],
+)  # fmt: skip
+def test_a_malformed_field_is_one_line(tiny, field, value):
+    edit(tiny, **{field: value})
+    assert re.fullmatch(r"\S+tiny\.json: .*; .*`python -m ser_lib .*", refusal(tiny))
+
+
+def test_an_altered_score_is_refused(tiny, capsys):
+    about = json.loads(tiny.read_text(encoding="utf-8"))
+    tiny.write_text(json.dumps(about | {"headline": {"uar": 0.99}}), encoding="utf-8")
+    assert "does not match its metadata_sha256; the file was altered" in refusal(tiny)
+    done = CliRunner().invoke(main, ["card", str(tiny)])
+    assert done.exit_code == 1
+    assert "was altered" in done.output
+
+
+def test_metadata_without_its_hash_are_refused(tiny):
+    about = json.loads(tiny.read_text(encoding="utf-8"))
+    del about["metadata_sha256"]
+    tiny.write_text(json.dumps(about), encoding="utf-8")
+    assert "without metadata_sha256" in refusal(tiny)
+
+
+def test_the_layout_of_the_metadata_does_not_matter(tiny):
+    about = json.loads(tiny.read_text(encoding="utf-8"))
+    tiny.write_text(json.dumps(dict(reversed(about.items())), indent=4), encoding="utf-8")
+    assert bundle.load(tiny).metadata == about
 
 
 def refusal(path: Path) -> str:

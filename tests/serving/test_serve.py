@@ -22,7 +22,7 @@ import pytest
 import requests
 import soundfile
 from synth import speech
-from test_bundle import save_tiny, wav
+from test_bundle import edit, save_tiny, wav
 
 from ser_lib import ROOT, audio
 from ser_lib.corpora import FOUR
@@ -30,7 +30,13 @@ from ser_lib.evaluation import calibration
 from ser_lib.serving import bundle
 
 RATE = 48_000  # what browsers record
-SETTINGS = {"threads": 2, "wait": 2.0, "max_bytes": 20_000_000, "max_files": 16}
+SETTINGS = {
+    "threads": 2,
+    "wait": 2.0,
+    "max_bytes": 20_000_000,
+    "max_files": 16,
+    "max_seconds_per_request": 1200,
+}
 
 
 def start(*arguments, **environment) -> subprocess.Popen:
@@ -197,7 +203,12 @@ def test_health_ready_and_model(server):
     assert about["classes"] == sorted(FOUR)
     assert about["headline"]["uar"] == 0.5
     assert (about["feature_set"], about["n_features"]) == ("compact", 105)
-    assert about["limits"] == {"max_bytes": 20_000_000, "max_seconds": 600, "max_files": 16}
+    assert about["limits"] == {
+        "max_bytes": 20_000_000,
+        "max_seconds": 600,
+        "max_files": 16,
+        "max_seconds_per_request": 1200,
+    }
 
 
 def test_not_ready_gives_the_reason(metadata, monkeypatch):
@@ -328,6 +339,69 @@ def test_requests_in_progress_are_answered_after_sigterm(metadata):
         requests.get(f"{address}/health", timeout=5)
 
 
+def test_connections_after_sigterm_are_refused(metadata):
+    process, address = serving("--model", metadata, "--host", "localhost")
+    where = address.removeprefix("http://").rsplit(":", 1)
+    content = wav(np.tile(speech("happy", 2, rate=RATE), 45), RATE)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(send, address, content)
+        wait_for(lambda: "ser_in_flight 1.0" in requests.get(f"{address}/metrics", timeout=10).text)
+        process.terminate()
+
+        def refused() -> bool:
+            try:
+                socket.create_connection((where[0].strip("[]"), int(where[1])), timeout=5).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_for(refused, 5)
+        assert running.result().status_code == 200
+    assert process.wait(30) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="select() of Windows has at most 512 sockets")
+def test_slow_connections_keep_nobody_out_and_are_closed(metadata):
+    """110 connections that send a byte each 0.2 s, never a whole request."""
+    process, address = serving("--model", metadata, "--timeout", "4")
+    host, port = address.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(110)]
+    began, alive = time.monotonic(), set(slow)
+    head = b"POST /predict HTTP/1.1\r\nContent-Type: audio/wav\r\nContent-Length: 99999\r\n\r\n"
+    waits = []
+    while alive and time.monotonic() < began + 40:
+        for connection in list(alive):
+            try:
+                connection.sendall(head if not waits else b"x")
+            except OSError:
+                alive.discard(connection)
+        asked = time.monotonic()
+        assert requests.get(f"{address}/health", timeout=10).status_code == 200
+        waits.append(time.monotonic() - asked)
+        time.sleep(0.2)
+    for connection in slow:
+        connection.close()
+    assert max(waits) < 5
+    assert len(waits) > 5  # they were alive for a while
+    assert not alive
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def test_two_lengths_are_refused(server):
+    host, port = server.removeprefix("http://").split(":")
+    body = b"5\r\nhello\r\n0\r\n\r\n"
+    for version in (b"1.1", b"1.0"):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/%b\r\nContent-Type: audio/wav\r\nContent-Length: %d\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n%b" % (version, len(body), body)
+            )
+            answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.%b 400 " % version[-1:])
+        assert b"application/problem+json" in answer
+
+
 def test_aborted_requests_do_no_harm(server, clip):
     host, port = server.removeprefix("http://").split(":")
     for _ in range(20):
@@ -437,11 +511,9 @@ def test_missing_model_is_one_line(tmp_path):
 
 def test_other_versions_are_in_the_log_once(metadata, tmp_path):
     shutil.copy(metadata.with_suffix(".pkl"), tmp_path)
-    about = json.loads(metadata.read_text(encoding="utf-8"))
     other = tmp_path / metadata.name
-    other.write_text(
-        json.dumps(about | {"libraries": about["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
-    )
+    shutil.copy(metadata, other)
+    edit(other, libraries=json.loads(metadata.read_text(encoding="utf-8"))["libraries"] | {"numpy": "0.1"})
     log = []
     process, address = serving("--model", other, log=log)
     try:
@@ -473,7 +545,17 @@ def test_help_lists_the_environment():
     output = subprocess.run(
         [sys.executable, ROOT / "serve.py", "--help"], capture_output=True, encoding="utf-8"
     ).stdout
-    for name in ("host", "port", "model", "threads", "wait", "timeout", "max-bytes", "max-files"):
+    for name in (
+        "host",
+        "port",
+        "model",
+        "threads",
+        "wait",
+        "timeout",
+        "max-bytes",
+        "max-files",
+        "max-seconds-per-request",
+    ):
         assert f"--{name}" in output
         assert f"SER_{name.upper().replace('-', '_')}" in output
 

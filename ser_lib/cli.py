@@ -166,7 +166,9 @@ def predict(
                 answers.echo(f"{name}: {warning}", err=True)
         yield answer
 
-    rows = answers.answer_files(answers.list_files(files), predict_file, quiet=quiet, failed=failed)
+    rows = answers.answer_files(
+        answers.list_files(files, quiet=quiet), predict_file, quiet=quiet, failed=failed
+    )
     first = ("file", "start_s", "end_s") if timeline else ("file",)
     for line in answers.as_lines(rows, form, served.metadata["classes"], first):
         answers.echo(line)

@@ -6,7 +6,9 @@ fit. To add a corpus, write its function, an entry in `NAMING` and a line in `CO
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,8 +148,8 @@ def label_map(source: Path) -> dict[str, str | None]:
     CorpusError
         The file contains anything but `labels: {label: emotion}`.
     """
-    path = (source if source.is_dir() else source.parent) / LABELS
-    if not path.is_file():
+    path = (source if os.path.isdir(source) else source.parent) / LABELS
+    if not os.path.isfile(path):
         return {}
     import yaml
 
@@ -158,4 +160,9 @@ def label_map(source: Path) -> dict[str, str | None]:
         valid = False
     if not valid:
         raise CorpusError(f"{path}: not a map of labels; write it as `labels: {{joy: happy, boredom: null}}`")
-    return {label: None if emotion in ("", "~", "null") else emotion for label, emotion in labels.items()}
+    return {
+        unicodedata.normalize("NFC", label): None
+        if emotion in ("", "~", "null")
+        else unicodedata.normalize("NFC", emotion.strip())
+        for label, emotion in labels.items()
+    }

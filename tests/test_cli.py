@@ -172,6 +172,15 @@ def test_pipes_and_other_names(tiny, clips, tmp_path):
     assert {answer["emotion"] for answer in answers} == {"calm"}
 
 
+def test_a_file_that_looks_like_an_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x.wav").touch()
+    done = call("predict", "-x.wav")
+    assert done.exit_code == 2
+    assert "-x.wav is a file: write ./-x.wav, or -- before the names" in done.stderr
+    assert "No such option" in call("predict", "-y.wav").stderr
+
+
 def test_an_empty_name_is_refused(tiny):
     """An unset variable in a script; the working folder is not meant."""
     done = call("predict", "--model", tiny, "")

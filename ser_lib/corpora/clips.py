@@ -66,10 +66,21 @@ def emotion_list(spec: str | Sequence[str]) -> list[str]:
     if spec == "eight":
         return list(EIGHT)
     given = spec.split(",") if isinstance(spec, str) else spec
-    names = [unicodedata.normalize("NFC", name.strip()) for name in given if name.strip()]
+    names = [plain_name(name) for name in given if name.strip()]
     if len(names) < 2 or len(set(names)) < len(names):
         raise CorpusError(f"emotions={spec!r}: give 'four', 'eight' or at least two different names")
     return names
+
+
+def plain_name(text: str) -> str:
+    """A name from a table or the command line in one spelling: accents composed, single blanks, none at the ends.
+
+    Examples
+    --------
+    >>> plain_name(" very  sad ")
+    'very sad'
+    """
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 @dataclass(frozen=True)
@@ -222,7 +233,9 @@ def _drop_repeated(clips: pd.DataFrame) -> Listing:
 
 def _relabel(source: Path, clips: pd.DataFrame) -> Listing:
     """Apply the `labels.yaml` of a source, if there is one."""
-    labels = label_map(source)
+    labels = {
+        plain_name(label): emotion and plain_name(emotion) for label, emotion in label_map(source).items()
+    }
     if not labels:
         return clips, []
     emotion = clips["emotion"].map(lambda label: labels.get(label, label))
@@ -288,7 +301,7 @@ def _read_manifest(path: Path) -> pd.DataFrame:
             remedy = "fill it in" if name in NEEDED else "fill it in, or delete the column"
             raise CorpusError(f"{path}: line {table.index[table[name] == ''][0]}: no {name}; {remedy}")
     for name in ("speaker", "emotion"):  # as `emotion_list` has them
-        table[name] = table[name].str.normalize("NFC")
+        table[name] = _map(table[name], plain_name)
     if "repetition" in table:
         table["repetition"] = _whole_numbers(table["repetition"], path)
     table["path"] = _map(table["path"], lambda name: _as_written_here(path.parent, name))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,9 +159,4 @@ def label_map(source: Path) -> dict[str, str | None]:
         valid = False
     if not valid:
         raise CorpusError(f"{path}: not a map of labels; write it as `labels: {{joy: happy, boredom: null}}`")
-    return {
-        unicodedata.normalize("NFC", label): None
-        if emotion in ("", "~", "null")
-        else unicodedata.normalize("NFC", emotion.strip())
-        for label, emotion in labels.items()
-    }
+    return {label: None if emotion in ("", "~", "null") else emotion for label, emotion in labels.items()}

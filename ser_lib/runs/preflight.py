@@ -15,7 +15,7 @@ import pandas as pd
 from ser_lib import corpora
 from ser_lib.audio import decoding
 from ser_lib.corpora import Corpus
-from ser_lib.corpora.clips import LEFT_OUT, SAME_SPEAKERS, list_source
+from ser_lib.corpora.clips import LEFT_OUT, SAME_SPEAKERS, list_source, plain_name
 from ser_lib.corpora.schemes import label_map
 from ser_lib.errors import CorpusError
 from ser_lib.evaluation import splits
@@ -92,7 +92,9 @@ def label_changes(source: str | Path) -> list[dict[str, Any]]:
         if labels := label_map(part):
             counts = list_source(part)[0]["emotion"].value_counts()
             for label, emotion in labels.items():
-                rows.append({"label": label, "emotion": emotion, "clips": int(counts.get(label, 0))})
+                rows.append(
+                    {"label": label, "emotion": emotion, "clips": int(counts.get(plain_name(label), 0))}
+                )
     return rows
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -15,7 +17,7 @@ from test_clips import manifest, numbered, put, read
 from ser_lib import corpora
 from ser_lib.evaluation.splits import PROTOCOLS
 from ser_lib.features import extraction
-from ser_lib.runs import preflight
+from ser_lib.runs import parameters, preflight
 from ser_lib.runs.preflight import doubts
 
 
@@ -154,6 +156,45 @@ def test_the_command_that_is_printed_runs(own):
     assert run.returncode == 0, run.stdout + run.stderr
     scores = json.loads((own / "made" / "mine" / "metrics.json").read_text(encoding="utf-8"))["results"]
     assert {row["corpus"] for row in scores} == {"mine"}
+
+
+ODD = [
+    "four",
+    "eight",
+    "true",
+    "1",
+    "1e3",
+    "a=b",
+    "-x",
+    "NA",
+    "a|b",
+    "it's",
+    "$HOME",
+    "very sad",
+    "müde",
+    "~",
+    "a: b",
+    "*",
+    "#1",
+]
+
+
+def test_a_report_takes_each_name_that_the_check_prints(tmp_path):
+    """Labels and a file name that a shell, YAML or the list of emotions could take for something else."""
+    rows = "".join(f'clips/{n}.wav,"{name}","  {name}"\n' for n, name in enumerate([*ODD, "two\nlines"]))
+    path = manifest(tmp_path, "path,speaker,emotion\n" + rows, name="it's $mine, #1.csv")
+    clips = corpora.listing(path)[0]
+    assert sorted(clips["emotion"]) == sorted([*ODD, "two lines"])
+    clips = clips.assign(duration_s=1.0, sample_rate=8_000, channels=1, audio_sha256=clips["clip_id"])
+    result = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
+    asked = {"source": str(path), "protocol": "loso", "asked": sorted(clips["emotion"]), "labels": []}
+    text = preflight.as_text(result | asked | {"doubts": [], "other_files": {}})
+    words = shlex.split(text.splitlines()[-1])
+    given = dict(word.split("=", 1) for before, word in pairwise(words) if before == "-p")
+    notebook = "03_mlp_vs_boosting"
+    values = {name: parameters.convert(notebook, name, value) for name, value in given.items()}
+    parameters.check_values(notebook, values)
+    assert corpora.emotion_list(values["emotions"]) == asked["asked"]
 
 
 def test_other_files_of_a_folder_are_counted(own, monkeypatch):

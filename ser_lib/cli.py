@@ -115,7 +115,24 @@ MODEL = click.option(
 )
 
 
-@main.command()
+class FilesCommand(click.Command):
+    """Tells how a file is given whose name looks like an option."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        given = list(args)
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            files = [name for name in given if name.startswith("-") and os.path.exists(name)]
+            if not files:
+                raise
+            raise click.UsageError(
+                f"{files[0]} is a file: write ./{files[0]}, or -- before the names"
+            ) from error
+
+
+@main.command(cls=FilesCommand)
 @click.argument("files", nargs=-1, required=True)
 @MODEL
 @click.option(
@@ -166,7 +183,9 @@ def predict(
                 answers.echo(f"{name}: {warning}", err=True)
         yield answer
 
-    rows = answers.answer_files(answers.list_files(files), predict_file, quiet=quiet, failed=failed)
+    rows = answers.answer_files(
+        answers.list_files(files, quiet=quiet), predict_file, quiet=quiet, failed=failed
+    )
     first = ("file", "start_s", "end_s") if timeline else ("file",)
     for line in answers.as_lines(rows, form, served.metadata["classes"], first):
         answers.echo(line)

@@ -7,7 +7,10 @@ WebM that browsers record.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,21 +20,90 @@ from ser_lib.errors import AudioError
 
 Source = str | Path | bytes | bytearray | BinaryIO
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm")
+# What is taken from a folder. A file of any other name is tried if it is named itself.
+SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm",
+    ".3g2", ".3gp", ".aac", ".aif", ".aifc", ".aiff", ".amr", ".asf", ".au", ".avi", ".awb", ".caf", ".m2ts",
+    ".m4b", ".m4r", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogv",
+    ".qt", ".rf64", ".snd", ".sph", ".spx", ".voc", ".vob", ".w64", ".wave", ".weba", ".wma", ".wmv",
+)  # fmt: skip
 
 MAX_S = 600.0  # seconds
 UNKNOWN = 2**48  # samples; libsndfile reports more than this for a stream of unknown length
 MAX_VALUES = 60_000_000  # samples times channels: ten minutes of 48 kHz stereo; a small file can claim more
 SILENCE = 1e-4  # peak amplitude, -80 dB full scale
 HEAD = 65_536  # bytes in which an MP3's own header is looked for
+MAX_BYTES = 500_000_000  # of a pipe: 60 million values of 8 bytes, and their header
 MIN_RATE, MAX_RATE = 4_000, 384_000  # hertz
 # FFmpeg's demuxers for recordings. Its playlist readers would open files and addresses named in an upload.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,w64,aiff,caf,flac,ogg,mp3,aac,amr,asf,avi,mpeg,mpegts"
 
 
-def recordings(folder: Path) -> Iterator[Path]:
-    """Yield the audio files of a folder and its subfolders, in no order."""
-    return (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def recordings(folder: str | Path) -> Iterator[Path]:
+    """Yield the audio files of a folder and its subfolders, and subfolders that cannot be read, in no order."""
+    return (path for path in walk(folder) if _is_recording(path))
+
+
+def walk(folder: str | Path) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders, linked ones too, each folder once; hidden files are left out.
+
+    A folder that cannot be read is yielded itself.
+    """
+    seen = set()
+    errors: list[OSError] = []
+    tree = os.walk(folder, followlinks=True, onerror=errors.append) if os.path.isdir(folder) else ()
+    for place, folders, names in tree:
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or a second link to one
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+    yield from (Path(error.filename) for error in errors)
+
+
+def other_files(folder: str | Path) -> dict[str, int]:
+    """Count the files of a folder that are not taken for recordings, by suffix, the most frequent first."""
+    counts = Counter(path.suffix.lower() or path.name for path in walk(folder) if not _is_recording(path))
+    return dict(counts.most_common())
+
+
+def other_files_text(counts: Mapping[str, int], shown: int = 5) -> str:
+    """Return the result of `other_files` in words.
+
+    Examples
+    --------
+    >>> other_files_text({".txt": 2, ".pdf": 1})
+    '3 other file(s) left out: .txt (2), .pdf (1)'
+    """
+    kinds = [f"{suffix} ({n})" for suffix, n in counts.items()]
+    more = ", …" if len(kinds) > shown else ""
+    return f"{sum(counts.values())} other file(s) left out: {', '.join(kinds[:shown])}{more}"
+
+
+def _is_recording(path: Path) -> bool:
+    """Whether it is to be tried: a pipe is not; a broken link and a folder that cannot be read are, to be reported."""
+    return path.is_dir() or (path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists()))
+
+
+def readable(path: str | Path, name: str) -> str | bytes:
+    """Return a path that soundfile and FFmpeg open, or the content where they cannot.
+
+    A pipe is read once. A name that is not UTF-8 is no text for either of the two.
+    """
+    if os.path.isdir(path):
+        raise AudioError(f"{name}: a folder, not a recording; give one of its files")
+    if not os.path.exists(path):
+        raise AudioError(f"{name}: no such file")
+    path = os.path.join(os.getcwd(), path)  # FFmpeg takes `12:30.ogg` for an address, but not `/…/12:30.ogg`
+    if os.path.isfile(path) and not re.search("[\ud800-\udfff]", path):
+        return path
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise AudioError(f"{name}: more than {MAX_BYTES // 10**6} MB; cut it into shorter clips")
+    return content
 
 
 def name_of(source: Source) -> str:
@@ -77,8 +149,8 @@ def blocks(
     name = name or name_of(source)
     notes = notes if notes is not None else []
     if isinstance(source, str | Path):
-        if not Path(source).is_file():
-            raise AudioError(f"{name}: no such file")
+        source = readable(source, name)
+    if isinstance(source, str):
         with open(source, "rb") as file:
             head = file.read(4)
     else:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import numbers
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,88 @@ from ser_lib.features import FeatureConfig, extract
 from ser_lib.features.relative import Speakers
 
 WINDOW_S, STEP_S = 3.0, 1.5  # seconds, of `Model.timeline`; clips of RAVDESS have about two seconds of sound
+
+
+ACCEPTED = (
+    "a path, the bytes of a file, a file opened with 'rb', or a numpy array of numbers, shape (n_samples,) or "
+    "(n_samples, n_channels), with its sample_rate in hertz"
+)
+MAX_CHANNELS = 64  # of an array; more are samples, in an array to be transposed
+
+
+def readable(source: Any, sample_rate: float | None = None) -> Path | bytes:
+    """Return a path or the content of an audio file for whatever a caller has as a recording.
+
+    Parameters
+    ----------
+    source : str, path, bytes-like, binary file object or ndarray
+        An array has shape (n_samples,) or (n_samples, n_channels): floats from -1 to 1, or integers, which are
+        divided by the range of their type.
+    sample_rate : float, optional
+        Hertz, of an array.
+
+    Raises
+    ------
+    TypeError
+        Something else, an array without a rate, or of another shape.
+
+    Examples
+    --------
+    >>> readable("clip.wav").name
+    'clip.wav'
+    >>> len(readable(np.zeros(16_000, np.int16), 16_000))  # of a WAV file of float32
+    64080
+    >>> readable(3.5)
+    Traceback (most recent call last):
+    TypeError: float is no recording; give a path, the bytes of a file, a file opened with 'rb', ...
+    """
+    if isinstance(source, np.ndarray):
+        return _wav(source, sample_rate)
+    if isinstance(source, str | os.PathLike):
+        return Path(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    content = source.read() if hasattr(source, "read") else None
+    if not isinstance(content, bytes):
+        what = "a file opened as text" if isinstance(content, str) else type(source).__name__
+        raise TypeError(f"{what} is no recording; give {ACCEPTED}")
+    return content
+
+
+def _wav(samples: np.ndarray, rate: float | None) -> bytes:
+    """Encode an array as a WAV file of float32, so that it is read and checked as every file is."""
+    import soundfile
+
+    if not isinstance(rate, numbers.Real) or not float(rate).is_integer():
+        raise TypeError(f"an array with sample_rate {rate!r}; give {ACCEPTED}")
+    if not 0 < rate < 2**31:
+        raise AudioError(f"sample rate {rate} Hz; give that of the array")
+    kind = samples.dtype.kind
+    if (
+        kind not in "iuf"
+        or samples.ndim not in (1, 2)
+        or (samples.ndim == 2 and not 0 < samples.shape[1] <= MAX_CHANNELS)
+    ):
+        raise TypeError(f"an array of {samples.dtype}, shape {samples.shape}; give {ACCEPTED}")
+    if kind in "iu":
+        full = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        samples = (samples.astype(float) - (full if kind == "u" else 0)) / full
+    out = io.BytesIO()
+    soundfile.write(out, samples.astype(np.float32), int(rate), format="WAV", subtype="FLOAT")
+    return out.getvalue()
+
+
+def _as_list(references: Any) -> list[Any]:
+    """Return the references as a list; one alone, given without a list, is a list of one."""
+    if references is None:
+        return []
+    one = isinstance(references, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray)
+    if one or hasattr(references, "read"):
+        return [references]
+    try:
+        return list(references)
+    except TypeError:
+        raise TypeError(f"references: {type(references).__name__} is no recording; give {ACCEPTED}") from None
 
 
 @dataclass(frozen=True)
@@ -74,16 +160,20 @@ class Model:
     speakers: Speakers | None = None
 
     def predict(
-        self, source: decoding.Source, *, name: str | None = None, references: Sequence[decoding.Source] = ()
+        self, source: Any, sample_rate: float | None = None, *, name: str | None = None, references: Any = ()
     ) -> dict[str, Any]:
         """Predict the emotion of one clip.
 
         Parameters
         ----------
-        source : path, bytes or binary file object
+        source : str, path, bytes, bytearray, binary file object or ndarray
+            An array has shape (n_samples,) or (n_samples, n_channels): floats from -1 to 1, or integers, which
+            are divided by the range of their type.
+        sample_rate : float, optional
+            Hertz, of `source` and `references` that are arrays.
         name : str, optional
             The clip's name in messages.
-        references : sequence of sources
+        references : source or sequence of sources
             Neutral clips of the same speaker. The clip is also scored relative to them, and the two
             predictions are averaged.
 
@@ -104,9 +194,19 @@ class Model:
             As `audio.load`, of the clip or a reference.
         SerError
             References were given, and the model has no ``enrolled``.
+        TypeError
+            A source is something else, or `sample_rate` is given without an array or the other way round.
         """
-        clip = audio.load(source, self.config.audio, name=name)
-        return self.answer(clip, [audio.load(each, self.config.audio) for each in references])
+        neutral = _as_list(references)
+        if sample_rate is not None and not any(isinstance(each, np.ndarray) for each in [source, *neutral]):
+            raise TypeError("sample_rate goes with an array; a file has its own")
+        name = name or decoding.name_of(source)
+        clip = audio.load(readable(source, sample_rate), self.config.audio, name=name)
+        loaded = [
+            audio.load(readable(each, sample_rate), self.config.audio, name=decoding.name_of(each))
+            for each in neutral
+        ]
+        return self.answer(clip, loaded)
 
     def answer(self, clip: audio.Audio, references: Sequence[audio.Audio] = ()) -> dict[str, Any]:
         """As `predict`, for loaded clips."""
@@ -118,8 +218,12 @@ class Model:
         about = {key: self.metadata[key] for key in ("name", "version", "created")}
         return answer | {"quality": measured, "warnings": quality.warnings(measured), "model": about}
 
-    def timeline(self, source: decoding.Source, *, name: str | None = None) -> Iterator[dict[str, Any]]:
+    def timeline(
+        self, source: Any, sample_rate: float | None = None, *, name: str | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Predict the emotion of overlapping windows of a recording, in little memory whatever its length.
+
+        The recording is given as to `predict`.
 
         Yields
         ------
@@ -136,7 +240,7 @@ class Model:
         rate = self.config.audio.sample_rate
         size, step = int(WINDOW_S * rate), int(STEP_S * rate)
         waiting, start = np.empty(0, np.float32), 0  # samples, and their position in the recording
-        for part in audio.stream(source, self.config.audio, name=name):
+        for part in audio.stream(readable(source, sample_rate), self.config.audio, name=name):
             waiting = np.concatenate([waiting, part])
             while len(waiting) >= size:
                 yield self._window(waiting[:size], start / rate, name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import queue
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ import numpy as np
 
 from ser_lib import audio
 from ser_lib.audio import decoding
-from ser_lib.errors import AudioError, SerError
+from ser_lib.errors import AudioError, SerError, explain
 from ser_lib.serving.model import WINDOW_S, Model
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a cell that begins so
@@ -32,8 +34,10 @@ def list_files(places: Iterable[str]) -> list[str]:
     """
     files = []
     for place in places:
-        inside = decoding.recordings(Path(place)) if place != "-" else ()
-        files += sorted(map(str, inside)) or [place]
+        inside: list[str] = []
+        with contextlib.suppress(OSError):  # `answer_files` tells
+            inside = sorted(map(str, decoding.recordings(Path(place)))) if place != "-" else []
+        files += inside or [place]
     return files
 
 
@@ -53,14 +57,16 @@ def answer_files(
     for file in tqdm(files, "analysing", unit="file", delay=2, leave=False, disable=True if quiet else None):
         try:
             if Path(file).is_dir():
+                os.scandir(file).close()  # PermissionError, which a search for recordings does not raise
                 raise AudioError(
                     f"{file}: no recordings ({', '.join(decoding.SUFFIXES)}) in it or its subfolders"
                 )
             for answer in predict(file):
                 yield {"file": file} | answer
-        except SerError as error:
+        except (SerError, OSError) as error:
             failed.append(file)
-            echo(str(error), err=True)
+            name = "standard input" if file == "-" else file
+            echo(explain(error, name) if isinstance(error, OSError) else str(error), err=True)
 
 
 def echo(line: str, *, err: bool = False) -> None:

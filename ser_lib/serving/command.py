@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import os
 import sqlite3
 import sys
 import warnings
@@ -45,7 +44,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of a pipe has left, as `head` does; click ends quietly
             raise
-        raise click.ClickException(explain(error, _full_output())) from error
+        raise click.ClickException(explain(error)) from error
     except sqlite3.Error as error:
         raise click.ClickException(
             f"{error}; make room for the database, or allow it to be written"
@@ -55,16 +54,6 @@ def one_line_errors() -> Iterator[None]:
         if arrow is None or not isinstance(error, arrow.ArrowException):
             raise
         raise click.ClickException(" ".join(str(error).split())) from error
-
-
-def _full_output() -> str:
-    """Return "standard output" if that cannot be written, and drop what waits in it, which Python would try again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return "standard output"
-    return ""
 
 
 class Command(click.Command):

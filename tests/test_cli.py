@@ -9,10 +9,12 @@ import json
 import os
 import pty
 import shutil
+import sqlite3
 import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from synth import speech
@@ -77,8 +79,13 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
             ModuleNotFoundError("", name="papermill"),
             "papermill is not installed; `python -m pip install -e '.[n",
         ),
-        (OSError(errno.EACCES, "Permission denied", "reports"), "reports: Permission denied"),
-        (OSError(errno.EROFS, "Read-only file system", "reports"), "reports: Read-only file system"),
+        (OSError(errno.EACCES, "Permission denied", "reports"), "reports: Permission denied; allow it"),
+        (OSError(errno.EROFS, "Read-only file system", "reports"), "reports: Read-only file system; choose"),
+        (OSError(errno.ENOSPC, "full"), "No space left on device; make room"),
+        (OSError(errno.EMFILE, "Too many open files", "a"), "a: Too many open files; raise the limit"),
+        (OSError("Could not\n open"), "Could not open"),
+        (sqlite3.OperationalError("database or disk is full"), "database or disk is full; make room"),
+        (pa.ArrowInvalid("not\nParquet"), "not Parquet"),
         (BundleError("ser.pkl: altered"), "ser.pkl: altered"),
     ],
 )
@@ -88,7 +95,7 @@ def test_what_a_user_can_mend_is_one_line(error, message):
     assert done.output.startswith(f"Error: {message}")
 
 
-@pytest.mark.parametrize("error", [ModuleNotFoundError("", name="ser_lib.x"), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("error", [ModuleNotFoundError("", name="ser_lib.x"), ValueError("ours")])
 def test_what_a_user_cannot_mend_is_not_hidden(error):
     assert CliRunner().invoke(failing(error)).exception is error
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ser_lib import audio
 from ser_lib.audio import decoding
-from ser_lib.errors import AudioError, SerError
+from ser_lib.errors import AudioError, SerError, explain
 from ser_lib.serving.model import WINDOW_S, Model
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a cell that begins so
@@ -76,9 +76,10 @@ def answer_files(
                 )
             for answer in predict(file):
                 yield {"file": file} | answer
-        except SerError as error:
+        except (SerError, OSError) as error:
             failed.append(file)
-            echo(str(error), err=True)
+            name = "standard input" if file == "-" else file
+            echo(explain(error, name) if isinstance(error, OSError) else str(error), err=True)
 
 
 def echo(line: str, *, err: bool = False) -> None:

@@ -15,7 +15,6 @@ import io
 import json
 import math
 import pickle
-import shutil
 import warnings
 from collections.abc import Callable
 from hashlib import sha256
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import SERVED, __version__, audio
+from ser_lib import SERVED, __version__, audio, replacing, write_file
 from ser_lib.audio import AudioConfig
 from ser_lib.audio.quality import VOICE_LEAST_S
 from ser_lib.errors import BundleError, SerError
@@ -175,7 +174,6 @@ def save(
         More metadata: training data, metrics, licence.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     of_speakers = {"mean": speakers.mean, "variance": speakers.variance} if speakers else None
     parts = {"models": models, "typical": dataclasses.asdict(typical), "speakers": of_speakers}
     content = pickle.dumps(parts, protocol=5)
@@ -203,9 +201,25 @@ def save(
         if before | {"created": created} == metadata:
             metadata["created"] = before["created"]
     metadata[HASH] = metadata_hash(metadata)
-    path.with_suffix(".pkl").write_bytes(content)
-    path.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    _write_pair(path, content, json.dumps(metadata, indent=1).encode() + b"\n")
     return metadata
+
+
+def _write_pair(path: Path, content: bytes, metadata: bytes) -> None:
+    """Write the pickle and its metadata, `path`; a failure leaves both as they were."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pickled = path.with_suffix(".pkl")
+    before = pickled.read_bytes() if pickled.is_file() else None
+    try:
+        with replacing(path) as new, replacing(pickled) as new_pickled:  # the last is moved first
+            new.write_bytes(metadata)
+            new_pickled.write_bytes(content)
+    except OSError:  # the pickle may be in its place, and its metadata not
+        if before is None:
+            pickled.unlink(missing_ok=True)
+        elif pickled.read_bytes() != before:
+            write_file(pickled, before)
+        raise
 
 
 def load(path: str | Path = DEFAULT) -> Model:
@@ -398,9 +412,7 @@ def export(path: Path, out: Path) -> None:
         raise SerError(f"{out}: not a name for a pickle; let it end in .pkl")
     if out.resolve() == pickled.resolve():
         raise SerError(f"{out}: is the model itself; give another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(pickled, out)
-    shutil.copyfile(path, out.with_suffix(".json"))
+    _write_pair(out.with_suffix(".json"), pickled.read_bytes(), path.read_bytes())
 
 
 def _read(path: Path, remedy: str) -> bytes:

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from ser_lib import ROOT
 
 PACKAGE = ROOT / "ser_lib"
-MAX_MODULES, MAX_LINES = 48, 9_500
+MAX_MODULES = 48
 BASE = {"errors", "provenance", "parallel", "plots"}
 # A room may import the base and the rooms before it, as ARROWS says.
 ORDER = ("audio", "corpora", "features", "augmentation", "models", "evaluation", "serving", "runs", "cli")
@@ -104,10 +104,7 @@ def test_the_server_script_imports_serving_alone():
 
 def test_the_house_is_small():
     modules = [path for path in MODULES.values() if path.name != "__init__.py"]
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values())
-    assert (len(modules) <= MAX_MODULES, lines <= MAX_LINES) == (True, True), (
-        f"{len(modules)} modules, {lines} lines"
-    )
+    assert len(modules) <= MAX_MODULES
 
 
 # --- declared imports -----------------------------------------------------------------------------

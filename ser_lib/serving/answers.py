@@ -141,10 +141,10 @@ def _as_table(
 ) -> Iterator[str]:
     """Columns of equal width; the file, whose name may be long, comes last."""
     times = [name for name in first if name != "file"]
-    width = max(map(len, [*labels, "emotion"]))
+    width = max(map(len, [*labels, "no speech"]))
     yield "".join(f"{name:>8}  " for name in times) + f"{'emotion':<{width}}  sure   file"
     for answer in answers:
-        emotion, sure = "silent", "     "
+        emotion, sure = "no speech", "     "
         if answer["emotion"]:
             emotion = answer["emotion"]
             sure = f"{answer['confidence']:4.0%}{'?' if answer['abstained'] else ' '}"
@@ -245,7 +245,7 @@ def bars(answers: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> Iterato
         p = answer.get("probabilities", {})
         lines = [f"{label:<12} {_bar(p.get(label, 0)):<{BAR}} {p.get(label, 0):4.0%}" for label in labels]
         remark = "; ".join(answer.get("warnings", [])) or ("not sure" if answer.get("abstained") else "")
-        lines.append(f"{answer['end_s']:.1f} s  {answer['emotion'] or 'silence'}  {remark}"[:79])
+        lines.append(f"{answer['end_s']:.1f} s  {answer['emotion'] or 'no speech'}  {remark}"[:79])
         yield up + "\n".join(line + CLEAR for line in lines)
         up = UP.format(len(lines))
 

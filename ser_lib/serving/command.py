@@ -114,3 +114,10 @@ def serve(**settings: Any) -> None:
     except (OSError, ValueError) as error:
         where = f"{settings['host']} port {settings['port']}"
         raise click.ClickException(f"cannot listen on {where} ({error}); give --host or --port") from error
+
+
+def create_app(settings: dict[str, Any] | None = None) -> Any:
+    """Build the Flask application, for gunicorn and others; its settings are those of the environment if not given."""
+    from ser_lib.serving import server
+
+    return server.create_app(settings or serve.make_context("serve", []).params)

@@ -33,7 +33,7 @@ from werkzeug.wrappers import Response
 from ser_lib import audio
 from ser_lib.audio import decoding
 from ser_lib.errors import AudioError, BundleError, SerError
-from ser_lib.serving import bundle, command
+from ser_lib.serving import bundle
 from ser_lib.serving.answers import as_csv
 from ser_lib.serving.model import STEP_S, WINDOW_S, Model
 
@@ -61,22 +61,25 @@ MIN_BYTES_S = 10_000  # a request that comes more slowly than this, after `--tim
 DRAIN_S = 30.0  # seconds that running requests have to finish after SIGTERM
 
 
-def create_app(settings: dict[str, Any] | None = None) -> Flask:
-    """Build the application around one model; settings are by default those of the environment.
+def create_app(settings: dict[str, Any]) -> Flask:
+    """Build the application around one model, with the settings of `command.serve`.
 
     Raises
     ------
     BundleError
         As `bundle.load`.
     """
-    given = settings or command.serve.make_context("serve", []).params
-    max_bytes, max_files, max_s = given["max_bytes"], given["max_files"], given["max_seconds_per_request"]
-    model = bundle.load(given["model"])
+    max_bytes, max_files, max_s = (
+        settings["max_bytes"],
+        settings["max_files"],
+        settings["max_seconds_per_request"],
+    )
+    model = bundle.load(settings["model"])
     with suppress(AudioError):
         audio.load(b"not audio")  # loads FFmpeg now, not with the first clip that needs it
     limit_threads()  # of all libraries, which are loaded now
     counts = Counts()
-    slots = Slots(given["threads"], given["wait"], counts.in_flight)
+    slots = Slots(settings["threads"], settings["wait"], counts.in_flight)
     app = Flask(__name__, static_folder="web", static_url_path="/web")
     app.request_class = InMemory
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
@@ -248,7 +251,7 @@ def predict_clip(
     except SerError as error:
         counts.refused.inc()
         raise UnprocessableEntity(str(error)) from error
-    counts.clips.labels(answer["emotion"]).inc()
+    counts.clips.labels(answer["emotion"] or "none").inc()
     counts.abstained.inc(answer["abstained"])
     counts.seconds.observe(time.perf_counter() - started)
     return {"file": name, **answer}

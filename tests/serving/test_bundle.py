@@ -189,7 +189,7 @@ def test_intensity_set_and_abstaining(tiny):
 def test_references_average_both_models(tiny):
     model = bundle.load(tiny)
     clip, own = wav(speech("sad", 1)), [wav(speech("neutral", 1, seed)) for seed in (0, 1)]
-    rows = np.concatenate([model._features(audio.load(source)) for source in (clip, *own)])
+    rows = np.concatenate([model.features(audio.load(source)) for source in (clip, *own)])
     x = model.speakers.relative_to(rows[1:], rows[:1])
     near, far = (
         model.models["enrolled"].predict_proba(x)[0],
@@ -468,7 +468,7 @@ def test_other_versions_that_predict_otherwise_are_refused(tiny):
 
 
 @pytest.mark.parametrize("error", [AttributeError, ModuleNotFoundError, ValueError, RuntimeWarning])
-@pytest.mark.parametrize("step", ["serving.bundle.unpickled", "serving.model.Model.predict"])
+@pytest.mark.parametrize("step", ["serving.bundle.unpickled", "serving.model.Model.answer"])
 def test_other_versions_that_do_not_run_are_refused(tiny, monkeypatch, error, step):
     def fail(*_, **__):
         raise error("no such part")
@@ -588,9 +588,9 @@ class NotInstalled:  # scikit-learn imports pandas where it is installed
 sys.meta_path.insert(0, NotInstalled)
 warnings.simplefilter("ignore")
 import ser_lib
-from ser_lib.serving import bundle, server
+from ser_lib.serving import bundle, command
 clip = bundle.self_test_clips()[0]
-served = server.create_app().test_client().post("/predict", data=clip, content_type="audio/wav").json
+served = command.create_app().test_client().post("/predict", data=clip, content_type="audio/wav").json
 print(ser_lib.predict(clip)["emotion"] == served["emotion"])
 """
 

@@ -32,7 +32,10 @@ function showVerdict({ emotion, confidence, prediction_set, abstained, reason, s
   const from = quality?.duration_s ? `, from ${quality.duration_s.toFixed(1)} s of audio` : "";
   const lines = [];
   let face = faceOf(emotion);
-  if (silent) {
+  if (!emotion && !silent) {
+    [face, word.textContent] = [SILENT, "No speech found"];
+    lines.push(element("p", "", "Record a sentence or two, or choose another file."));
+  } else if (silent) {
     [face, word.textContent] = [SILENT, "Silence"];
     lines.push(element("p", "", "No speech in this window."));
   } else if (abstained) {

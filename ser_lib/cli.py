@@ -21,6 +21,10 @@ from ser_lib import __version__, need_repository
 from ser_lib.errors import BundleError
 from ser_lib.serving.command import Group, serve
 
+PATH = click.Path(
+    path_type=Path, readable=False
+)  # an unreadable file is an error with a remedy, not a wrong command
+
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="ser_lib")
@@ -43,8 +47,8 @@ def data() -> None:
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
+@click.argument("table", type=PATH)
 @click.option("--set", "feature_set", default="full", help="classic, compact, full or your own")
 @click.option("--jobs", default=-1, help="processes; -1 for all cores")
 @click.option("--copies", is_flag=True, help="of the augmented copies that the served model is trained with")
@@ -110,12 +114,27 @@ def check(source: str, protocol: str, emotions: str | None, as_json: bool) -> No
         raise SystemExit(1)
 
 
-MODEL = click.option(
-    "--model", type=click.Path(path_type=Path), help="model metadata (.json) [default: models/ser.json]"
-)
+MODEL = click.option("--model", type=PATH, help="model metadata (.json) [default: models/ser.json]")
 
 
-@main.command()
+class FilesCommand(click.Command):
+    """Tells how a file is given whose name looks like an option."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        given = list(args)
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            files = [name for name in given if name.startswith("-") and os.path.exists(name)]
+            if not files:
+                raise
+            raise click.UsageError(
+                f"{files[0]} is a file: write ./{files[0]}, or -- before the names"
+            ) from error
+
+
+@main.command(cls=FilesCommand)
 @click.argument("files", nargs=-1, required=True)
 @MODEL
 @click.option(
@@ -166,7 +185,9 @@ def predict(
                 answers.echo(f"{name}: {warning}", err=True)
         yield answer
 
-    rows = answers.answer_files(answers.list_files(files), predict_file, quiet=quiet, failed=failed)
+    rows = answers.answer_files(
+        answers.list_files(files, quiet=quiet), predict_file, quiet=quiet, failed=failed
+    )
     first = ("file", "start_s", "end_s") if timeline else ("file",)
     for line in answers.as_lines(rows, form, served.metadata["classes"], first):
         answers.echo(line)
@@ -193,8 +214,8 @@ def listen(model: Path | None, device: str | None) -> None:
 
 
 @main.command()
-@click.argument("metadata", nargs=-1, metavar="[METADATA]", type=click.Path(path_type=Path))
-@click.argument("out", metavar="OUT.pkl", type=click.Path(path_type=Path))
+@click.argument("metadata", nargs=-1, metavar="[METADATA]", type=PATH)
+@click.argument("out", metavar="OUT.pkl", type=PATH)
 def export(metadata: tuple[Path, ...], out: Path) -> None:
     """Copy the model of METADATA [default: models/ser.json] to OUT.pkl, with its metadata beside it."""
     from ser_lib.serving import bundle
@@ -208,7 +229,7 @@ def export(metadata: tuple[Path, ...], out: Path) -> None:
 
 
 @main.command()
-@click.argument("metadata", required=False, type=click.Path(path_type=Path))
+@click.argument("metadata", required=False, type=PATH)
 def card(metadata: Path | None) -> None:
     """Print the model card of METADATA [default: models/ser.json], in Markdown."""
     from ser_lib.serving import bundle, card
@@ -223,7 +244,7 @@ def card(metadata: Path | None) -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("model", type=PATH, required=False)
 def retrain(model: Path | None) -> None:
     """Fit the model with metadata MODEL [default: models/ser.json] again from the shipped tables and installed libraries."""
     need_repository("the tables")
@@ -284,13 +305,11 @@ def immediate_interrupt() -> Iterator[None]:
 @click.option(
     "-p", "parameters", multiple=True, callback=key_values, help="NAME=VALUE of a notebook parameter"
 )
-@click.option(
-    "--grid", type=click.Path(path_type=Path), help="YAML of PARAMETER: [VALUE, …]; runs every combination"
-)
+@click.option("--grid", type=PATH, help="YAML of PARAMETER: [VALUE, …]; runs every combination")
 @click.option("--failed", is_flag=True, help="repeat the runs that failed")
 @click.option("--force", is_flag=True, help="run unchanged notebooks too")
 @click.option("--jobs", type=int, help="runs at a time; -1 for all cores [default: 2; with --grid -1]")
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
+@click.option("--out", type=PATH, help="folder of the reports [default: reports]")
 @click.option("--name", default="", help="name of the report's folder, for a single run")
 @click.option(
     "--mlflow", default="", metavar="URI", help="also log the runs in this MLflow store; extra `mlflow`"
@@ -328,7 +347,7 @@ def reports(
 
 
 @main.group(invoke_without_command=True)
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the reports [default: reports]")
+@click.option("--out", type=PATH, help="folder of the reports [default: reports]")
 @click.option("--json", "as_json", is_flag=True, help="print all columns as one JSON array")
 @click.pass_context
 def runs(context: click.Context, out: Path | None, as_json: bool) -> None:

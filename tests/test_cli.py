@@ -9,10 +9,12 @@ import json
 import os
 import pty
 import shutil
+import sqlite3
 import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from synth import speech
@@ -63,7 +65,8 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
     edit(other, libraries=libraries | {"numpy": "0.1"})
     done = call("predict", "--model", other, clips)
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
-    (line,) = done.stderr.splitlines()
+    line, others = done.stderr.splitlines()
+    assert others == f"{clips}: 1 other file(s) left out: .txt (1)"
     assert line.startswith(f"warning: {other}: made with numpy 0.1 (here {np.__version__}); its self-test")
     assert call("predict", "-q", "--model", other, clips).stderr == ""
 
@@ -75,8 +78,13 @@ def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
             ModuleNotFoundError("", name="papermill"),
             "papermill is not installed; `python -m pip install -e '.[n",
         ),
-        (OSError(errno.EACCES, "Permission denied", "reports"), "reports: Permission denied"),
-        (OSError(errno.EROFS, "Read-only file system", "reports"), "reports: Read-only file system"),
+        (OSError(errno.EACCES, "Permission denied", "reports"), "reports: Permission denied; allow it"),
+        (OSError(errno.EROFS, "Read-only file system", "reports"), "reports: Read-only file system; choose"),
+        (OSError(errno.ENOSPC, "full"), "No space left on device; make room"),
+        (OSError(errno.EMFILE, "Too many open files", "a"), "a: Too many open files; raise the limit"),
+        (OSError("Could not\n open"), "Could not open"),
+        (sqlite3.OperationalError("database or disk is full"), "database or disk is full; make room"),
+        (pa.ArrowInvalid("not\nParquet"), "not Parquet"),
         (BundleError("ser.pkl: altered"), "ser.pkl: altered"),
     ],
 )
@@ -86,7 +94,7 @@ def test_what_a_user_can_mend_is_one_line(error, message):
     assert done.output.startswith(f"Error: {message}")
 
 
-@pytest.mark.parametrize("error", [ModuleNotFoundError("", name="ser_lib.x"), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("error", [ModuleNotFoundError("", name="ser_lib.x"), ValueError("ours")])
 def test_what_a_user_cannot_mend_is_not_hidden(error):
     assert CliRunner().invoke(failing(error)).exception is error
 
@@ -155,6 +163,43 @@ def test_a_file_without_an_answer_is_named_and_the_rest_goes_on(tiny, clips, tmp
     assert done.stdout.count("calm.wav") == 1
     done = call("predict", "--model", tiny, "-", input=b"hello")
     assert (done.exit_code, done.stderr.startswith("standard input: not audio")) == (1, True)
+
+
+def test_pipes_and_other_names(tiny, clips, tmp_path):
+    """/dev/stdin is a pipe here; `12:30.wav` looks like an address, and `-x.wav` like an option."""
+    content = (clips / "more" / "calm.wav").read_bytes()
+    files = [os.fsdecode(name) for name in (b"12:30.wav", b"-x.wav", b"caf\xe9.wav")]
+    for name in files:
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-m", "ser_lib", "predict", "--model", str(tiny), "--", "/dev/stdin", *files]
+    done = subprocess.run(command, input=content, capture_output=True, cwd=tmp_path, check=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["file"] for answer in answers] == ["/dev/stdin", *files]
+    assert {answer["emotion"] for answer in answers} == {"calm"}
+
+
+def test_a_file_that_looks_like_an_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x.wav").touch()
+    done = call("predict", "-x.wav")
+    assert done.exit_code == 2
+    assert "-x.wav is a file: write ./-x.wav, or -- before the names" in done.stderr
+    assert "No such option" in call("predict", "-y.wav").stderr
+
+
+def test_an_empty_name_is_refused(tiny):
+    """An unset variable in a script; the working folder is not meant."""
+    done = call("predict", "--model", tiny, "")
+    assert done.exit_code == 1
+    assert "an empty name where a file belongs; give a file" in done.stderr
+
+
+def test_other_files_are_counted_in_one_line(tiny, clips, tmp_path):
+    (clips / "more" / "notes.pdf").touch()
+    done = call("predict", "--model", tiny, clips)
+    assert done.stderr == f"{clips}: 2 other file(s) left out: .txt (1), .pdf (1)\n"
+    assert done.exit_code == 0
+    assert call("predict", "-q", "--model", tiny, clips).stderr == ""
 
 
 def test_a_timeline_of_each_file(tiny, tmp_path):
@@ -292,14 +337,20 @@ def test_a_corpus_that_cannot_be_trusted(manifest, tmp_path):
     [
         (["gone"], 1, "gone: no such folder"),
         (["gone,away"], 1, "gone: no such folder"),
-        ([__file__], 1, "test_cli.py: no such folder or CSV manifest"),
-        (["MANIFEST", "--emotions", "01,bliss"], 1, "no clip of emotion bliss; the table holds 01"),
+        ([__file__], 1, "test_cli.py: a file, but no table (.csv, .tsv, .txt); give a folder of recordings"),
+        ([""], 1, "an empty name where a corpus belongs"),
+        (["~nosuchuser"], 1, "~nosuchuser: no such folder"),
+        (["x" * 5000], 1, "x: no such folder"),
+        (["a\0b"], 1, "b: no such folder"),
+        (["."], 1, ".: no recordings (.wav"),
+        (["MANIFEST", "--emotions", "01,bliss"], 1, "no clip of emotion bliss; the table has 01"),
         (["MANIFEST", "--protocol", "actor5"], 2, "actor5: choose one of actors5, loso, random"),
         ([], 2, "Missing argument 'SOURCE'"),
     ],
 )
-def test_sources_that_are_refused_on_one_line(manifest, arguments, code, message):
+def test_sources_that_are_refused_on_one_line(manifest, monkeypatch, arguments, code, message):
     path = manifest(lambda speaker, emotion: speaker == "01" and emotion == "01")
+    monkeypatch.chdir(path.parent)
     done = call("corpus", "check", *(path if each == "MANIFEST" else each for each in arguments))
     assert done.exit_code == code
     (line,) = [line for line in done.output.splitlines() if line.startswith("Error: ")]

@@ -1,20 +1,22 @@
 """Recordings in one form, the same in training and serving.
 
 Audio is mono float32 in [-1, 1] (full scale; a loud float file may exceed it), shape (n_samples,),
-at `config.sample_rate` hertz, with the silence at both ends trimmed. Nothing else is cut.
+at `config.sample_rate` hertz, with the silence at both ends trimmed. What nobody hears is removed, in training
+and serving alike: a DC offset, rumble below the voice, and clicks of a few samples.
 """
 
 from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html import escape
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ser_lib.audio import decoding, quality
 from ser_lib.errors import AudioError
@@ -23,7 +25,14 @@ Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # see `se
 
 MIN_S = 0.3  # seconds of sound; less holds no syllable
 SHOWN_S = 10.0  # seconds of a clip that a notebook embeds
-SILENCE = 1e-4  # peak amplitude, -80 dB full scale
+LOW_HZ, HIGH_HZ = (
+    30.0,
+    60.0,
+)  # nothing below the first passes, everything above the second; voices start near 65
+PAD_S = 0.2  # seconds by which a clip is continued at both ends, so that filters do not ring there
+CLICK_DB = 25.0  # decibels by which a click of at most 2 ms exceeds the 20 ms before and after it
+CLICKS = 30  # in a second; more are the sound itself
+INVERTED_DB = 10.0  # decibels that are lost in mixing two channels, of which one must be inverted
 MAX_PEAK = 8.0  # a higher peak in a float file means samples that are not scaled to [-1, 1]
 
 
@@ -54,6 +63,8 @@ class Audio:
         `content_hash` of the file.
     quality : dict
         From `quality.describe`, after any `change`.
+    notes : tuple of str
+        What is odd about the file: a wrong length in the header, several tracks, an inverted channel.
     """
 
     samples: np.ndarray
@@ -64,6 +75,7 @@ class Audio:
     channels: int
     audio_sha256: str = ""
     quality: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         """Show a player and the waveform of the first `SHOWN_S` seconds, scaled to its peak."""
@@ -95,7 +107,7 @@ def load(
     change: Change | None = None,
     seed: int = 0,
 ) -> Audio:
-    """Decode, mix down, resample and trim one clip.
+    """Decode, mix down, clean, resample and trim one clip.
 
     Parameters
     ----------
@@ -123,7 +135,9 @@ def load(
     ((16000,), 'float32', 48000)
     """
     name = name or decoding.name_of(source)
-    return prepare(*decoding.decode(source, name=name), config, name=name, change=change, seed=seed)
+    notes: list[str] = []
+    raw, rate = decoding.decode(source, name=name, notes=notes)
+    return prepare(raw, rate, config, name=name, change=change, seed=seed, notes=notes)
 
 
 def prepare(
@@ -134,6 +148,7 @@ def prepare(
     name: str,
     change: Change | None = None,
     seed: int = 0,
+    notes: Sequence[str] = (),
 ) -> Audio:
     """Do what `load` does after decoding; `raw` has shape (n_samples, n_channels), at `rate` hertz.
 
@@ -145,24 +160,36 @@ def prepare(
     duration = len(raw) / rate
     if duration < MIN_S:
         raise AudioError(f"{name}: {duration:.2f} s of audio; at least {MIN_S} s is needed")
-    mono = mix_down(raw)
-    peak = float(max(mono.max(), -mono.min()))
-    if not np.isfinite(peak):
+    if not np.isfinite(raw).all():
         raise AudioError(f"{name}: some samples are not numbers (NaN or infinite); export the clip again")
-    if peak < SILENCE:
-        raise AudioError(f"{name}: silent (peak below -80 dB); check the microphone or the export")
-    if peak > MAX_PEAK:
+    mono = mix_down(raw)
+    if raw.shape[1] > 1 and not np.array_equal(mono, raw.mean(axis=1, dtype=np.float32)):
+        notes = [*notes, "the channels cancel each other out (one is inverted): the louder one was used"]
+    if (peak := float(np.abs(mono).max())) > MAX_PEAK:
         raise AudioError(f"{name}: samples reach {peak:.3g}, full scale is 1; divide by the integer range")
     content = content_hash(mono, rate)
     if change is not None:
         mono = change(mono, rate, np.random.default_rng([seed, int(content, 16)]))
-    samples = trim(resample(mono, rate, config.sample_rate), config)
+    whole = clean(mono, rate, config.sample_rate)
+    if max(whole.max(), -whole.min()) < decoding.SILENCE:
+        raise AudioError(f"{name}: silent (peak below -80 dB); check the microphone or the export")
+    samples = trim(whole, config)
     if len(samples) < MIN_S * config.sample_rate:
         sound_s = len(samples) / config.sample_rate
         raise AudioError(f"{name}: {sound_s:.2f} s of sound between silences; at least {MIN_S} s is needed")
     channels = raw.shape[1]
-    measured = quality.describe(mono, rate, samples, config.sample_rate, channels=channels)
-    return Audio(samples, config.sample_rate, Path(name).name, duration, rate, channels, content, measured)
+    measured = quality.describe(mono, rate, whole, samples, config.sample_rate, channels=channels)
+    return Audio(
+        samples,
+        config.sample_rate,
+        Path(name).name,
+        duration,
+        rate,
+        channels,
+        content,
+        measured,
+        tuple(notes),
+    )
 
 
 def stream(
@@ -190,8 +217,22 @@ def stream(
 
 
 def mix_down(samples: np.ndarray) -> np.ndarray:
-    """Average the channels: (n_samples, n_channels) to (n_samples,), float32."""
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    """Average the channels, or take the loudest where they cancel each other out; (n_samples,), float32.
+
+    Examples
+    --------
+    >>> mix_down(np.array([[0.25, 0.75], [0.5, -0.5]]))
+    array([0.5, 0. ], dtype=float32)
+    >>> mix_down(np.array([[0.5, -0.5], [-0.25, 0.25]]))
+    array([ 0.5 , -0.25], dtype=float32)
+    """
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    mono = samples.mean(axis=1, dtype=np.float32)
+    power = np.square(samples).mean(axis=0)
+    if np.square(mono).mean() < power.max() * 10 ** (-INVERTED_DB / 10) / samples.shape[1]:
+        return np.ascontiguousarray(samples[:, power.argmax()], np.float32)
+    return mono
 
 
 def content_hash(samples: np.ndarray, rate: int) -> str:
@@ -210,19 +251,80 @@ def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     return soxr.resample(samples, rate, target, quality="HQ")
 
 
-def trim(samples: np.ndarray, config: AudioConfig = AudioConfig(), *, frame: int = 512) -> np.ndarray:
-    """Drop the leading and trailing frames that are `config.trim_db` below the loudest frame.
+def clean(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """Remove clicks, a DC offset and rumble, and change the sample rate; (n_samples,) float32 to float32.
 
-    Frames of `frame` samples do not overlap; the result is a view of `samples`.
+    The high-pass filter has no delay and a raised-cosine edge from `LOW_HZ` to `HIGH_HZ`.
+
+    Examples
+    --------
+    >>> time = np.arange(48_000) / 48_000
+    >>> tone = np.sin(2 * np.pi * 440 * time).astype(np.float32)
+    >>> rumble = (0.2 + np.sin(2 * np.pi * 8 * time)).astype(np.float32)
+    >>> bool(np.abs(clean(tone + rumble, 48_000, 16_000) - clean(tone, 48_000, 16_000)).max() < 1e-3)
+    True
+    """
+    import scipy.fft
+
+    pad = round(PAD_S * rate)
+    wide = np.pad(without_clicks(samples, rate), pad, mode="reflect", reflect_type="odd")
+    wide = resample(np.asarray(wide, np.float32), rate, target)
+    n = scipy.fft.next_fast_len(len(wide), real=True)
+    spectrum = scipy.fft.rfft(np.pad(wide, (0, n - len(wide)), mode="edge"))
+    hertz = np.arange(int(HIGH_HZ * n / target) + 1, dtype=np.float32) * target / n
+    edge = np.clip((hertz - LOW_HZ) / (HIGH_HZ - LOW_HZ), 0, 1)
+    spectrum[: len(hertz)] *= 0.5 - 0.5 * np.cos(np.pi * edge)
+    wide = scipy.fft.irfft(spectrum, n)
+    start = round(pad * target / rate)
+    return wide[start : start + round(len(samples) * target / rate)]
+
+
+def without_clicks(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Replace clicks by straight lines: bursts of at most 2 ms, far above the 20 ms before and after them.
+
+    Speech has none: a voice repeats its pulses within 20 ms, and a plosive is followed by breath.
+
+    Examples
+    --------
+    >>> quiet = np.random.default_rng(0).normal(0, 1e-3, 8_000).astype(np.float32)
+    >>> clicked = quiet.copy()
+    >>> clicked[4_000:4_005] += np.float32(0.5) * np.array([1, -1, 1, -1, 1], np.float32)
+    >>> float(np.abs(without_clicks(clicked, 16_000)).max()) < 0.01
+    True
+    """
+    n = max(1, rate // 1000)  # samples in a millisecond
+    steps = np.diff(samples, prepend=samples[:1])  # a DC offset and rumble do not count
+    power = np.square(steps[: len(steps) // n * n]).reshape(-1, n).sum(axis=1)
+    near = sliding_window_view(np.pad(power, 20), 18).max(axis=1)  # of 18 ms
+    around = np.maximum(
+        near[: len(power)], near[-len(power) :]
+    )  # from 20 to 3 ms before, from 3 to 20 ms after
+    clicks = np.flatnonzero(power > np.maximum(around, 1e-8) * 10 ** (CLICK_DB / 10))
+    if not 0 < len(clicks) <= CLICKS * len(samples) / rate:
+        return samples
+    bad = np.zeros(len(samples), bool)
+    for i in clicks:
+        bad[max(0, (i - 1) * n) : (i + 2) * n] = True
+    good = np.flatnonzero(~bad)
+    repaired = samples.copy()
+    repaired[bad] = np.interp(np.flatnonzero(bad), good, samples[good])
+    return repaired
+
+
+def trim(samples: np.ndarray, config: AudioConfig = AudioConfig(), *, frame: int = 512) -> np.ndarray:
+    """Drop the ends that are `config.trim_db` below the loudest `frame` samples in a row.
+
+    The cuts depend on the sound alone, sample by sample, so more silence around it changes nothing. The result
+    is a view of `samples`.
 
     Examples
     --------
     >>> trim(np.repeat([0.0, 0.5, 0.0, 0.5, 0.0], 512)).shape  # the pause inside stays
-    (1536,)
+    (2558,)
     """
-    if config.trim_db is None or not len(samples):
+    if config.trim_db is None or len(samples) <= frame:
         return samples
-    padded = np.pad(samples, (0, -len(samples) % frame)).reshape(-1, frame)
-    power = np.square(padded).mean(axis=1)
+    total = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    power = total[frame:] - total[:-frame]
     loud = np.flatnonzero(power >= power.max() * 10 ** (-config.trim_db / 10))
-    return samples[loud[0] * frame : (loud[-1] + 1) * frame]
+    return samples[loud[0] : loud[-1] + frame]

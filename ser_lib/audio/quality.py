@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ser_lib import SERVED
 
 SILENCE_FRAME_S = 0.025  # seconds
 LEVEL_FRAME_S = 0.02  # seconds
@@ -20,11 +25,13 @@ CLIPPED = 0.001  # share of the samples
 SILENCE = 0.65  # share of the time; more than in any clip of RAVDESS
 NARROW_HZ = 4_200.0  # a telephone line ends at 3400
 LONG_S = 10.0  # seconds; the clips of RAVDESS have 3 to 5
+HUM_DB = -35.0  # decibels relative to the speech, of the hum in its pauses
+LOUD_DB = -10.0  # decibels relative to the speech, of a sound outside it
 FAR = 1.3  # distance from the training clips; 1 % of them are farther than 1
 
 
 def describe(
-    mono: np.ndarray, rate: int, prepared: np.ndarray, prepared_rate: int, *, channels: int
+    mono: np.ndarray, rate: int, whole: np.ndarray, prepared: np.ndarray, prepared_rate: int, *, channels: int
 ) -> dict[str, float]:
     """Measure a recording.
 
@@ -32,8 +39,10 @@ def describe(
     ----------
     mono : ndarray, shape (n_samples,)
         The whole recording at `rate` hertz.
+    whole : ndarray, shape (n_whole,)
+        The same, cleaned and resampled to `prepared_rate` hertz.
     prepared : ndarray, shape (n_prepared,)
-        The same, resampled to `prepared_rate` hertz and trimmed.
+        `whole`, trimmed.
     channels : int
         Channels of the file.
 
@@ -42,12 +51,13 @@ def describe(
     dict
         `duration_s`, `sample_rate`, `channels`; `loudness_db` of the speech without pauses, relative to full
         scale; `clipped`, the share of samples cut off; `silence`, the share of time; `bandwidth_hz`, the
-        highest frequency with sound, at most `prepared_rate / 2`.
+        highest frequency with sound, at most `prepared_rate / 2`; `hum_hz`, 50 or 60 if the pauses hum with the
+        mains, else 0.
 
     Examples
     --------
     >>> tone = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000) * np.repeat([0.0, 0.1], 8_000)
-    >>> quality = describe(tone, 16_000, tone[8_000:], 16_000, channels=1)
+    >>> quality = describe(tone, 16_000, tone, tone[8_000:], 16_000, channels=1)
     >>> quality["duration_s"], quality["loudness_db"], quality["silence"]
     (1.0, -23.0, 0.5)
     """
@@ -56,10 +66,10 @@ def describe(
     high |= mono <= -limit
     at_peak = np.flatnonzero(high)
     n_clipped = int(np.count_nonzero(at_peak[1:] - at_peak[:-1] == 1))
-    energy = _frame_energy(mono, int(SILENCE_FRAME_S * rate))
+    energy = _frame_energy(whole, int(SILENCE_FRAME_S * prepared_rate))
     n_silent = int(np.count_nonzero(energy < energy.max() * 10 ** (-SILENT_DB / 10)))
-    n = int(LEVEL_FRAME_S * rate)
-    level = max(_active(_frame_energy(mono, n) / n), 1e-12)  # digital silence has no logarithm
+    n = int(LEVEL_FRAME_S * prepared_rate)
+    level = max(_active(_frame_energy(whole, n) / n), 1e-12)  # digital silence has no logarithm
     return {
         "duration_s": round(len(mono) / rate, 3),
         "sample_rate": rate,
@@ -68,6 +78,7 @@ def describe(
         "clipped": round(n_clipped / (len(mono) - 1), 5),
         "silence": round(n_silent / len(energy), 3),
         "bandwidth_hz": round(_bandwidth(prepared, prepared_rate)),
+        "hum_hz": _hum(whole, prepared_rate, level),
     }
 
 
@@ -82,6 +93,25 @@ def _bandwidth(samples: np.ndarray, rate: int) -> float:
     power = np.einsum("ij,ij->j", parts, parts).reshape(-1, 2).sum(axis=1)
     strong = np.flatnonzero(power >= power.max() * 10 ** (-BAND_DB / 10))
     return float(strong[-1] * rate / (2 * HOP))
+
+
+def _hum(samples: np.ndarray, rate: int, level: float) -> int:
+    """50 or 60, if lines at its multiples stand out in the quietest fifth of quarter seconds, else 0."""
+    n = rate // 4  # bins of 4 hertz
+    if len(samples) < 2 * n:
+        return 0
+    frames = sliding_window_view(samples, n)[:: n // 2] * np.hanning(n).astype(samples.dtype)
+    power = np.quantile(np.square(np.abs(scipy.fft.rfft(frames, axis=1)[:, :80])), 0.2, axis=0) * 6 / n**2
+    for mains in (50, 60):
+        lines = []
+        for hertz in range(mains, 6 * mains, mains):
+            at = round(hertz / 4)
+            beside = np.median(np.concatenate([power[max(0, at - 6) : at - 2], power[at + 3 : at + 7]]))
+            if (line := power[at - 1 : at + 2].max()) > 16 * beside:  # 12 dB
+                lines.append(line)
+        if len(lines) > 1 and 10 * np.log10(sum(lines) / level**2) > HUM_DB:
+            return mains
+    return 0
 
 
 def active_level(y: np.ndarray, rate: int) -> float:
@@ -149,6 +179,92 @@ def warnings(quality: dict[str, float]) -> list[str]:
         )
     if quality["duration_s"] > LONG_S:
         problems.append(f"long ({quality['duration_s']:.0f} s): the emotion may change; ask for the timeline")
+    if hum := quality.get("hum_hz"):
+        problems.append(
+            f"mains hum ({hum:.0f} Hz): use another power supply or cable, or move the microphone"
+        )
+    if "loud_s" in quality:
+        problems.append(f"a loud sound that is not speech (at {quality['loud_s']:.1f} s): cut it off")
     if quality.get("distance", 0) > FAR:
         problems.append("unlike the recordings the model was trained on")
     return problems
+
+
+# --- voice ------------------------------------------------------------------------------------------
+
+VOICE_WEIGHTS = SERVED.with_name("silero_vad.npz")  # made by tools/make_voice_weights.py
+VOICE_RATE, VOICE_STEP, VOICE_CONTEXT = 16_000, 512, 64  # hertz, samples a step, samples before a step
+VOICE_LEAST_S = 0.2  # seconds; less speech than this is none
+
+
+def voice(samples: np.ndarray, rate: int) -> dict[str, float]:
+    """Where a clip holds speech.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, shape (n_samples,)
+        At 16,000 hertz.
+
+    Returns
+    -------
+    dict
+        `speech_s`, the seconds of speech; `loud_s`, where a loud sound begins that is not speech, if there is one.
+    """
+    before, after = 16, 8  # steps of silence, which the detector needs at both ends
+    n = before + -(-len(samples) // VOICE_STEP) + after
+    padded = np.zeros(n * VOICE_STEP, np.float32)
+    start = before * VOICE_STEP
+    padded[start : start + len(samples)] = samples / max(2 * float(np.abs(samples).max()), 1e-9)
+    p = voice_probability(padded, rate)
+    speech = p > 0.5
+    found = {"speech_s": round(float(speech.sum() * VOICE_STEP / rate), 2)}
+    if speech.any():
+        power = np.square(padded).reshape(n, VOICE_STEP).mean(axis=1)
+        near = np.convolve(p > 0.2, np.ones(9), "same") > 0  # speech, or within an eighth of a second of it
+        loud = ~near & (power > power[speech].mean() * 10 ** (LOUD_DB / 10))
+        if loud.any():
+            found["loud_s"] = round((int(np.flatnonzero(loud)[0]) - before) * VOICE_STEP / rate, 1)
+    return found
+
+
+def voice_probability(samples: np.ndarray, rate: int) -> np.ndarray:
+    """The probability of speech in each step of `VOICE_STEP` samples, by Silero VAD 6.2; shape (n_steps,).
+
+    A spectrum of four frames a step, four convolutions over them, and an LSTM over the steps. In numpy, since a
+    runtime for networks has no wheels for every Python that this package supports.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, shape (n_steps * VOICE_STEP,)
+        At 16,000 hertz.
+
+    Source: Silero Team (2024), Silero VAD; MIT licence, models/silero_vad.LICENSE.
+    """
+    if rate != VOICE_RATE:
+        raise ValueError(f"the voice activity detector takes {VOICE_RATE} Hz, not {rate}")
+    w = _voice_weights()
+    steps = sliding_window_view(np.pad(samples, (VOICE_CONTEXT, 0)), VOICE_CONTEXT + VOICE_STEP)[::VOICE_STEP]
+    frames = sliding_window_view(np.pad(steps, ((0, 0), (0, 64)), mode="reflect"), 256, axis=1)[:, ::128]
+    spectrum = frames @ w["stft"][:, 0].T
+    x = np.sqrt(np.square(spectrum[..., :129]) + np.square(spectrum[..., 129:]))  # (n_steps, 4, 129)
+    for layer, stride in enumerate((1, 2, 2, 1)):
+        kernel, bias = w[f"encoder_{layer}_weight"], w[f"encoder_{layer}_bias"]
+        near = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (0, 0))), 3, axis=1)[:, ::stride]
+        n_steps, n_frames = near.shape[:2]
+        x = np.maximum(near.reshape(n_steps, n_frames, -1) @ kernel.reshape(len(kernel), -1).T + bias, 0)
+    inputs = x[:, 0] @ w["lstm_input"][0].T + w["lstm_bias"][0, :512] + w["lstm_bias"][0, 512:]
+    state, cell = np.zeros(128, np.float32), np.zeros(128, np.float32)
+    outputs = np.empty((len(inputs), 128), np.float32)
+    for i, each in enumerate(inputs):
+        gates = each + w["lstm_state"][0] @ state
+        let_in, let_out, forget = 1 / (1 + np.exp(-gates[:384].reshape(3, 128)))
+        cell = forget * cell + let_in * np.tanh(gates[384:])
+        outputs[i] = state = let_out * np.tanh(cell)
+    scores = np.maximum(outputs, 0) @ w["output_weight"][0, :, 0] + w["output_bias"][0]
+    return 1 / (1 + np.exp(-scores))
+
+
+@cache
+def _voice_weights() -> dict[str, np.ndarray]:
+    with np.load(VOICE_WEIGHTS) as file:
+        return {name: file[name].astype(np.float32) for name in file}

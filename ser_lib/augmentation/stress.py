@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -102,6 +102,62 @@ class Codec(Change):
         decoded, decoded_rate = decoding.decode(file.getvalue(), name=self.name)
         return to_length(audio.resample(audio.mix_down(decoded), decoded_rate, rate), len(y))
 
+
+@dataclass(frozen=True)
+class Inaudible(Change):
+    """A change that a listener does not notice, or hardly.
+
+    Examples
+    --------
+    >>> Inaudible("offset of 2 %")(np.zeros(3, np.float32), 16_000, np.random.default_rng(0))
+    array([0.02, 0.02, 0.02], dtype=float32)
+    """
+
+    label: ClassVar[str] = "{what}"
+    what: str  # of INAUDIBLE
+
+    def __call__(self, y: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+        level = np.sqrt(np.square(y).mean())
+        time = np.arange(len(y)) / rate
+        match self.what:
+            case "offset of 2 %":
+                changed = y + 0.02
+            case "offset as large as the speech":
+                changed = y + level
+            case "rumble of 8 Hz as loud as the speech":
+                changed = y + 1.4 * level * np.sin(2 * np.pi * 8 * time)
+            case "rumble of 20 Hz as loud as the speech":
+                changed = y + 1.4 * level * np.sin(2 * np.pi * 20 * time)
+            case "inverted polarity":
+                changed = -y
+            case "click of 5 samples before the speech":
+                changed = y.copy()
+                changed[rate // 100 : rate // 100 + 5] += np.abs(y).max() * np.array(
+                    [1, -1, 1, -1, 1], np.float32
+                )
+            case "dither of 16 bits":
+                changed = y + (rng.random(len(y)) - rng.random(len(y))) / 2**15
+            case "1 dB louder":
+                changed = y * 10 ** (1 / 20)
+            case "half a second more silence":
+                changed = np.concatenate([np.zeros(rate // 2), y, np.zeros(rate // 2)])
+            case "44.1 kHz and back":
+                changed = to_length(audio.resample(audio.resample(y, rate, 44_100), 44_100, rate), len(y))
+            case _:  # mains hum 45 dB below the speech
+                lines = sum(np.sin(2 * np.pi * 50 * k * time) / k for k in (1, 2, 3))
+                changed = y + 0.86 * level * 10 ** (-45 / 20) * lines
+        return np.asarray(changed, np.float32)
+
+
+INAUDIBLE = tuple(
+    Inaudible(what)
+    for what in (
+        "offset of 2 %", "offset as large as the speech", "rumble of 8 Hz as loud as the speech",
+        "rumble of 20 Hz as loud as the speech", "inverted polarity", "click of 5 samples before the speech",
+        "dither of 16 bits", "1 dB louder", "half a second more silence", "44.1 kHz and back",
+        "mains hum 45 dB below the speech",
+    )
+)  # fmt: skip
 
 # The test conditions of notebook 06.
 STRESS: tuple[Change, ...] = (

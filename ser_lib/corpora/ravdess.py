@@ -20,7 +20,7 @@ from zipfile import BadZipFile, ZipFile
 import pandas as pd
 
 from ser_lib import ROOT, writable
-from ser_lib.errors import CorpusError
+from ser_lib.errors import CorpusError, explain
 
 # Livingstone SR, Russo FA (2018), PLoS ONE 13(5): e0196391; CC BY-NC-SA 4.0.
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip"
@@ -75,7 +75,7 @@ def fetch_ravdess(folder: str | Path = writable(ROOT / "data" / "ravdess")) -> P
         _unpack(archive, folder)
         archive.unlink()
     except OSError as error:
-        raise CorpusError(f"{folder}: {error}; correct that and {AGAIN}") from error
+        raise CorpusError(f"{folder}: {explain(error)}; correct that and {AGAIN}") from error
     return folder
 
 

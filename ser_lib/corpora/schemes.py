@@ -6,6 +6,7 @@ fit. To add a corpus, write its function, an entry in `NAMING` and a line in `CO
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -146,8 +147,8 @@ def label_map(source: Path) -> dict[str, str | None]:
     CorpusError
         The file contains anything but `labels: {label: emotion}`.
     """
-    path = (source if source.is_dir() else source.parent) / LABELS
-    if not path.is_file():
+    path = (source if os.path.isdir(source) else source.parent) / LABELS
+    if not os.path.isfile(path):
         return {}
     import yaml
 

@@ -301,6 +301,39 @@ def predict_conditions(
     )
 
 
+def probability_shifts(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return how far a change moves a clip's probabilities from those of the clip as recorded.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `predict_conditions`, of one seed.
+
+    Returns
+    -------
+    DataFrame
+        By condition: `median`, `95 %` and `largest` shift of a clip's most moved probability, and `other answer`,
+        the share of clips with another most probable emotion.
+
+    Examples
+    --------
+    >>> about = {"clip_id": "a", "condition": [CLEAN, "click"], "predicted": "sad"}
+    >>> probability_shifts(pd.DataFrame(about | {"p_sad": [0.75, 0.5], "p_calm": [0.25, 0.5]}))["largest"].to_dict()
+    {'click': 0.25}
+    """
+    columns = [name for name in predictions if name.startswith("p_")]
+    clean = predictions[predictions["condition"] == CLEAN].set_index("clip_id")
+    rows = {}
+    for condition, part in predictions.groupby("condition", sort=False):
+        if condition == CLEAN:
+            continue
+        before = clean.loc[part["clip_id"]]
+        shift = np.abs(part[columns].to_numpy() - before[columns].to_numpy()).max(axis=1)
+        other = part["predicted"].to_numpy() != before["predicted"].to_numpy()
+        rows[condition] = [np.median(shift), np.quantile(shift, 0.95), shift.max(), other.mean()]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["median", "95 %", "largest", "other answer"])
+
+
 # --- human listeners -------------------------------------------------------------------------------
 
 # Accuracy of human listeners on RAVDESS speech, audio only: Livingstone & Russo (2018), PLoS ONE 13(5): e0196391. They

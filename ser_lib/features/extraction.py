@@ -14,7 +14,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -27,7 +27,7 @@ from joblib import effective_n_jobs
 
 from ser_lib import ROOT, __version__, audio, writable
 from ser_lib.corpora import AUDIO_COLUMNS
-from ser_lib.errors import AudioError, CorpusError
+from ser_lib.errors import AudioError, CorpusError, explain
 from ser_lib.features import FeatureConfig, extract, feature_names
 from ser_lib.parallel import map_parallel
 from ser_lib.provenance import code_hash
@@ -78,13 +78,32 @@ def build_in_parts(
     change: audio.Change | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Compute all missing rows, then yield the two tables of `build` for `size` clips at a time."""
+    """Compute all missing rows, then yield the two tables of `build` for `size` clips at a time.
+
+    Raises
+    ------
+    CorpusError
+        The cache cannot be read or written.
+    """
     key = cache_key(config, change, seed)
     read = partial(read_clip, config=config, change=change, seed=seed, expected_key=key)
-    with closing(Cache(Path(cache_dir) / f"{config.name}-{key}")) as cache:
+    folder = Path(cache_dir) / f"{config.name}-{key}"
+    with _cache_errors(folder), closing(Cache(folder)) as cache:
         errors = _compute_missing(cache, clips, read, n_jobs)
         for start in range(0, max(1, len(clips)), size):
             yield _collect(cache, clips.iloc[start : start + size], list(feature_names(config)), errors)
+
+
+@contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    """Name the cache in an error of SQLite, which does not."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise CorpusError(
+            f"{folder}: the cache of features cannot be read or written ({error}); "
+            "make room on the disk, or allow it to be written"
+        ) from error
 
 
 def _compute_missing(
@@ -237,6 +256,8 @@ def read_clip(
         row = np.fromiter(extract(clip, config).values(), np.float32)
     except AudioError as error:
         return str(error)
+    except OSError as error:
+        return explain(error, path)
     except Exception as error:  # one odd file in a million must not end the run
         return f"{path}: {error!r}"
     audio_values = (round(clip.duration_s, 4), clip.source_rate, clip.channels, clip.audio_sha256)

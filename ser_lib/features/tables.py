@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ser_lib import ROOT, corpora
+from ser_lib import ROOT, corpora, replacing
 from ser_lib.corpora import identity
 from ser_lib.errors import CorpusError
 from ser_lib.features import FeatureConfig, extraction, feature_names
@@ -88,32 +88,43 @@ def extract_to_file(
         As `corpora.listing`, or no clip can be used.
     """
     clips, unlisted = corpora.listing(source)
-    problems, n_rows, writer = [unlisted], 0, None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    problems, n_rows = [unlisted], 0
+    with _feature_file(path, config) as write:
         for table, unusable in extraction.build_in_parts(clips, config, ROW_GROUP, cache_dir, n_jobs):
             problems.append(unusable)
             n_rows += len(table)
             if len(table):
-                writer = writer or _writer(unfinished, table, config)
-                writer.write_table(_to_arrow(table, writer.schema))
+                write(table)
             del table  # before the next is made
         left_out = pd.concat(problems, ignore_index=True)
-        if writer is None:
+        if not n_rows:
             raise CorpusError(f"{source}: no usable clip ({left_out['problem'].iloc[0]})")
-        writer.close()
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return n_rows, left_out
 
 
 def write_table(table: pd.DataFrame, path: Path, config: FeatureConfig) -> None:
     """Write a feature table as Parquet, with `extraction.recipe(config)` as its metadata."""
+    with _feature_file(path, config) as write:
+        write(table)
+
+
+@contextmanager
+def _feature_file(path: Path, config: FeatureConfig) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Yield a function that appends tables to a new Parquet file, which replaces `path` at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _writer(path, table, config) as writer:
-        writer.write_table(_to_arrow(table, writer.schema))
+    writers: list[pq.ParquetWriter] = []
+
+    def write(table: pd.DataFrame) -> None:
+        if not writers:
+            writers.append(_writer(new, table, config))
+        writers[0].write_table(_to_arrow(table, writers[0].schema))
+
+    with replacing(path) as new:
+        try:
+            yield write
+        finally:
+            for writer in writers:
+                writer.close()
 
 
 def _to_arrow(table: pd.DataFrame, schema: pa.Schema | None = None) -> pa.Table:

@@ -29,7 +29,8 @@ import psutil
 import yaml
 from joblib import cpu_count
 
-from ser_lib.errors import ReportError, SerError
+from ser_lib import write_file
+from ser_lib.errors import ReportError, SerError, explain
 from ser_lib.runs import index, ledger, parameters, report
 from ser_lib.runs.ledger import REPORTS
 
@@ -131,7 +132,9 @@ def plan_grid(
     try:
         lists = yaml.safe_load(path.read_text(encoding="utf-8"))
         wrong = [name for name, values in lists.items() if not isinstance(values, list) or not values]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+    except OSError as error:
+        raise ReportError(explain(error)) from error
+    except (UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         kind = type(error).__name__
         raise ReportError(f"{path}: not a YAML file of lines like 'seeds: [0, 1]' ({kind})") from error
     if wrong:
@@ -204,8 +207,8 @@ def execute_all(
                 try:
                     log(started[done].name)
                     done.result()
-                except SerError as error:
-                    errors.append(str(error))
+                except (SerError, OSError) as error:
+                    errors.append(explain(error) if isinstance(error, OSError) else str(error))
                     if not keep_going:
                         break
                     shown.say(errors[-1])
@@ -346,7 +349,12 @@ def execute_here(running: Path) -> None:
         report.write_page(executed, running.stem)
     except PapermillExecutionError as error:
         message = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}".strip().partition("\n")[0]
-        ledger.update_row(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=message)
+        with contextlib.suppress(OSError):  # a full disk, of which the caller tells
+            ledger.update_row(running, peak_memory_mb=memory[0], cell=error.cell_index + 1, error=message)
+        raise SystemExit(1) from error
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            ledger.update_row(running, peak_memory_mb=memory[0], error=explain(error))
         raise SystemExit(1) from error
     except Exception as error:
         ledger.update_row(running, peak_memory_mb=memory[0], error=repr(error))
@@ -386,9 +394,7 @@ CLEAR = "\r\x1b[K"
 
 def note_progress(running: Path, cell: int, cells: int, since: float) -> None:
     """Write which cell a run is at, for a `Display` in this or another process."""
-    new = running / f"{PROGRESS}.new"
-    new.write_text(f"{cell} {cells} {since}", encoding="utf-8")
-    new.replace(running / PROGRESS)
+    write_file(running / PROGRESS, f"{cell} {cells} {since}")
 
 
 class Display:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ser_lib import ROOT
+from ser_lib import ROOT, write_file
 from ser_lib.evaluation import metrics
 from ser_lib.evaluation.comparison import difference
 from ser_lib.runs import ledger
@@ -164,18 +163,11 @@ def write_index(out: Path = REPORTS) -> None:
         figures = sorted((out / run["name"]).glob("*.webp"))
         text += [f"![{figure.stem}]({run['name']}/{figure.name})" for figure in figures]
     markdown = "\n\n".join(text) + "\n"
-    _replace(out / "README.md", markdown)
+    write_file(out / "README.md", markdown)
     body = mistune.create_markdown(plugins=["table"])(markdown.partition("\n")[2])
     template = (TEMPLATES / "runs.html").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True).from_string(template)
-    _replace(out / "index.html", page.render(runs=runs, body=body, cell=score_text))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step, since other runs may write it too."""
-    new = path.with_name(f"{path.name}.{os.getpid()}")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    write_file(out / "index.html", page.render(runs=runs, body=body, cell=score_text))
 
 
 def readme_tables(names: Collection[str], out: Path = REPORTS) -> str:
@@ -188,7 +180,7 @@ def write_readme(names: Collection[str], path: Path = ROOT / "README.md", out: P
     """Put the tables between the two `results` marks of the repository's README."""
     before, mark, rest = path.read_text(encoding="utf-8").partition("<!-- results -->\n")
     _, end, after = rest.partition("<!-- /results -->")
-    path.write_text(f"{before}{mark}{readme_tables(names, out)}\n{end}{after}", encoding="utf-8")
+    write_file(path, f"{before}{mark}{readme_tables(names, out)}\n{end}{after}")
 
 
 # --- two runs side by side ------------------------------------------------------------------------

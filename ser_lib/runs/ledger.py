@@ -14,13 +14,14 @@ import os
 import platform
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ser_lib import ROOT, corpora, provenance
-from ser_lib.errors import ReportError
+from ser_lib import ROOT, corpora, provenance, write_file
+from ser_lib.errors import ReportError, explain
 from ser_lib.features import extraction, tables
 from ser_lib.runs import parameters
 
@@ -44,10 +45,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def write_metrics(folder: Path, row: Mapping[str, Any], results: list[dict[str, Any]]) -> None:
-    """Write a folder's metrics.json in one step, so that no reader meets half a file."""
-    new = folder / f"{FILE}.new"
-    new.write_text(json.dumps({"run": row, "results": results}, indent=1) + "\n", encoding="utf-8")
-    new.replace(folder / FILE)
+    """Write a folder's metrics.json."""
+    write_file(folder / FILE, json.dumps({"run": row, "results": results}, indent=1) + "\n")
 
 
 def update_row(folder: Path, **columns: Any) -> None:
@@ -118,8 +117,18 @@ def finish(running: Path, status: str, **columns: Any) -> Path:
     row = {name: value for name, value in content["run"].items() if name != "process"}
     write_metrics(running, row | {"status": status} | columns, content["results"])
     place = running.with_suffix("" if status == "done" else FAILED)
-    shutil.rmtree(place, ignore_errors=True)
-    return running.rename(place)
+    before = _set_aside(place)
+    running.rename(place)
+    shutil.rmtree(before, ignore_errors=True)
+    return place
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename a folder, if it exists, to a hidden name, and return that; deleting file by file could end half way."""
+    aside = folder.with_name(f".{uuid.uuid4().hex}.old")
+    if folder.exists():
+        folder.rename(aside)
+    return aside
 
 
 def confirm(running: Path) -> Path:
@@ -129,7 +138,7 @@ def confirm(running: Path) -> Path:
     """
     place, row = running.with_suffix(""), read_metrics(running)["run"]
     note = {name: row[name] for name in KEY} | {"of": _hash((place / FILE).read_bytes())}
-    (place / CONFIRMED).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    write_file(place / CONFIRMED, json.dumps(note, indent=1) + "\n")
     for path in running.iterdir():
         if not (place / path.name).exists():
             path.rename(place / path.name)
@@ -143,13 +152,15 @@ def confirm(running: Path) -> Path:
 def runs(out: Path = REPORTS) -> list[dict[str, Any]]:
     """Return the row of every run below `out`, with `name`, `results` and the main result, `score`."""
     rows = []
-    for path in sorted(out.glob(f"*/{FILE}")):
+    for path in sorted(out.glob(f"[!.]*/{FILE}")):
         try:
             content = {"run": {}, "results": []} | read_metrics(path.parent)
         except FileNotFoundError:  # moved meanwhile
             continue
         except ValueError:
             content = {"run": {"status": "failed", "error": f"{path}: damaged"}, "results": []}
+        except OSError as error:
+            content = {"run": {"status": "failed", "error": explain(error)}, "results": []}
         row = {"name": path.parent.stem, "status": "done", "parameters": {}} | content["run"]
         if row["status"] == "running" and not _is_alive(row):
             row |= {"status": "failed", "error": "its process was ended"}
@@ -189,7 +200,7 @@ def remove(name: str, out: Path = REPORTS) -> None:
         listed = ", ".join(row["name"] for row in runs(out)) or "none"
         raise ReportError(f"{name}: no such run in {out}; there are {listed}")
     for suffix in ("", RUNNING, FAILED):
-        shutil.rmtree(out / f"{name}{suffix}", ignore_errors=True)
+        shutil.rmtree(_set_aside(out / f"{name}{suffix}"), ignore_errors=True)
 
 
 # --- what a run depends on ------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from ser_lib import corpora
+from ser_lib.audio import decoding
 from ser_lib.corpora import Corpus
-from ser_lib.corpora.clips import LEFT_OUT, SAME_SPEAKERS, list_source
+from ser_lib.corpora.clips import LEFT_OUT, SAME_SPEAKERS, list_source, plain_name
 from ser_lib.corpora.schemes import label_map
 from ser_lib.errors import CorpusError
 from ser_lib.evaluation import splits
@@ -31,13 +35,19 @@ def examine(source: str, protocol: str = "actors5", emotions: Sequence[str] | No
     Returns
     -------
     dict
-        As `describe`, with `source`, `protocol`, the emotions `asked`, `labels` (as `label_changes`) and `doubts`.
+        As `describe`, with `source`, `protocol`, the emotions `asked`, `labels` (as `label_changes`), `doubts`
+        and `other_files`, by folder and suffix.
     """
+    if not source.strip():
+        raise CorpusError("an empty name where a corpus belongs; give a folder or a CSV manifest")
     data = tables.load_data(source)
     table = tables.select(data.table, emotions) if emotions else data.table
     asked = sorted(table["emotion"].unique())
     result: dict[str, Any] = {"source": source, "protocol": protocol, "asked": asked} | describe(data.corpus)
-    result |= {"labels": label_changes(source), "doubts": doubts(table, protocol)}
+    others = {
+        str(part): decoding.other_files(part) for part in corpora.sources(source) if os.path.isdir(part)
+    }
+    result |= {"labels": label_changes(source), "doubts": doubts(table, protocol), "other_files": others}
     if n := len(result["problems"]):
         result["doubts"].insert(0, f"{n} file(s) cannot be used, see above; repair or remove them")
     return result
@@ -82,7 +92,9 @@ def label_changes(source: str | Path) -> list[dict[str, Any]]:
         if labels := label_map(part):
             counts = list_source(part)[0]["emotion"].value_counts()
             for label, emotion in labels.items():
-                rows.append({"label": label, "emotion": emotion, "clips": int(counts.get(label, 0))})
+                rows.append(
+                    {"label": label, "emotion": emotion, "clips": int(counts.get(plain_name(label), 0))}
+                )
     return rows
 
 
@@ -110,13 +122,26 @@ def as_text(result: dict[str, Any]) -> str:
     for row in result["labels"]:
         change = f"→ {row['emotion']}" if row["emotion"] else "is left out"
         lines.append(f"labels.yaml: {row['label']} {change}, {row['clips']} clip(s)")
+    for place, counts in result["other_files"].items():
+        if counts:
+            lines.append(f"{place}: {decoding.other_files_text(counts)}")
     lines += [*_first([f"cannot be used: {problem}" for problem in result["problems"]]), ""]
     if result["doubts"]:
         reasons = _first([f"- {doubt}" for doubt in result["doubts"]])
         return "\n".join([*lines, f"A report under {result['protocol']} would not be reliable:", *reasons])
-    command = ["python", "-m", "ser_lib", "reports", "--notebook", "03", "-p", f"corpus={result['source']}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ser_lib",
+        "reports",
+        "--notebook",
+        "03",
+        "-p",
+        f"corpus={result['source']}",
+    ]
     command += ["-p", f"emotions={','.join(result['asked'])}", "-p", f"protocol={result['protocol']}"]
-    return "\n".join([*lines, "No problem for a report:", "  " + shlex.join(command)])
+    text = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+    return "\n".join([*lines, "No problem for a report:", f"  {text}"])
 
 
 def _first(lines: list[str]) -> list[str]:

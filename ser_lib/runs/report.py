@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ser_lib import ROOT, provenance, writable
+from ser_lib import ROOT, provenance, replacing, writable, write_file
 from ser_lib.corpora import EIGHT, FOUR
 from ser_lib.evaluation import metrics
 from ser_lib.runs import ledger, parameters
@@ -70,7 +70,7 @@ class Report:
         """Save a figure as `<name>.webp`; the notebook shows it as well."""
         png = io.BytesIO()
         (drawn if isinstance(drawn, Figure) else drawn.figure).savefig(png)  # type: ignore[union-attr]  # no report has subfigures
-        (self.folder / f"{name}.webp").write_bytes(webp(png.getvalue()))
+        write_file(self.folder / f"{name}.webp", webp(png.getvalue()))
 
     def add(self, value: float, low: float | None = None, high: float | None = None, **about: Any) -> None:
         """Add one row to the results; fractions from 0 to 1."""
@@ -101,7 +101,7 @@ class Report:
         parts = []
         for name in kept:
             content = (before / f"{name}.webp").read_bytes()
-            (self.folder / f"{name}.webp").write_bytes(content)
+            write_file(self.folder / f"{name}.webp", content)
             source = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
             alt = f"Figure {name.replace('_', ' ')}: from an earlier run"
             parts.append(f'<figure><button type="button"><img src="{source}" alt="{alt}"></button></figure>')
@@ -120,8 +120,8 @@ class Report:
             row["from_an_earlier_run"] = ", ".join(self.kept)
         ledger.write_metrics(self.folder, row, self.results)
         if predictions is not None:
-            path = self.folder / "predictions.parquet"
-            predictions.round(3).to_parquet(path, compression="zstd", index=False)
+            with replacing(self.folder / "predictions.parquet") as new:
+                predictions.round(3).to_parquet(new, compression="zstd", index=False)
 
 
 def webp(png: bytes) -> bytes:
@@ -154,7 +154,7 @@ def write_page(executed: Path, title: str) -> None:
     exporter = HTMLExporter(template_name="report", extra_template_basedirs=[templates])
     exporter.register_filter("sections", _sections)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "run": run})
-    (executed.parent / "index.html").write_text(html, encoding="utf-8")
+    write_file(executed.parent / "index.html", html)
 
 
 def _use_saved_figures(cells: Sequence[Any], folder: Path) -> None:

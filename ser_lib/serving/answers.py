@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import queue
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,14 +16,21 @@ import numpy as np
 
 from ser_lib import audio
 from ser_lib.audio import decoding
-from ser_lib.errors import AudioError, SerError
+from ser_lib.errors import AudioError, SerError, explain
 from ser_lib.serving.model import WINDOW_S, Model
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a cell that begins so
 
 
-def list_files(places: Iterable[str]) -> list[str]:
+def list_files(places: Iterable[str], *, quiet: bool = True) -> list[str]:
     """List files, and the recordings in folders and their subfolders; `-` and a folder without any stay as given.
+
+    Unless `quiet`, the number of other files in each folder is printed on standard error.
+
+    Raises
+    ------
+    SerError
+        An empty name.
 
     Examples
     --------
@@ -32,8 +39,17 @@ def list_files(places: Iterable[str]) -> list[str]:
     """
     files = []
     for place in places:
-        inside = decoding.recordings(Path(place)) if place != "-" else ()
-        files += sorted(map(str, inside)) or [place]
+        if not place.strip():
+            raise SerError(
+                "an empty name where a file belongs; give a file, a folder, or - for standard input"
+            )
+        if place == "-" or not os.path.isdir(place):
+            files.append(place)
+            continue
+        files += sorted(map(str, decoding.recordings(place))) or [place]
+        others = decoding.other_files(place)
+        if others and not quiet:
+            echo(f"{place}: {decoding.other_files_text(others)}", err=True)
     return files
 
 
@@ -52,15 +68,18 @@ def answer_files(
 
     for file in tqdm(files, "analysing", unit="file", delay=2, leave=False, disable=True if quiet else None):
         try:
-            if Path(file).is_dir():
+            if os.path.isdir(file):
+                if not os.access(file, os.R_OK | os.X_OK):
+                    raise AudioError(f"{file}: the folder cannot be read; change its permissions")
                 raise AudioError(
                     f"{file}: no recordings ({', '.join(decoding.SUFFIXES)}) in it or its subfolders"
                 )
             for answer in predict(file):
                 yield {"file": file} | answer
-        except SerError as error:
+        except (SerError, OSError) as error:
             failed.append(file)
-            echo(str(error), err=True)
+            name = "standard input" if file == "-" else file
+            echo(explain(error, name) if isinstance(error, OSError) else str(error), err=True)
 
 
 def echo(line: str, *, err: bool = False) -> None:

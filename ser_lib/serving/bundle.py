@@ -15,7 +15,6 @@ import io
 import json
 import math
 import pickle
-import shutil
 import warnings
 from collections.abc import Callable
 from hashlib import sha256
@@ -24,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from ser_lib import SERVED, __version__
+from ser_lib import SERVED, __version__, audio, replacing, write_file
 from ser_lib.audio import AudioConfig
+from ser_lib.audio.quality import VOICE_LEAST_S
 from ser_lib.errors import BundleError, SerError
 from ser_lib.features import FeatureConfig, feature_names
 from ser_lib.features.relative import Speakers
@@ -34,7 +34,7 @@ from ser_lib.serving.model import Model, Typical
 
 DEFAULT = SERVED
 REQUIRED = (
-    "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "self_test", "sha256",
+    "name", "version", "created", "classes", "temperatures", "abstain_below", "conformal", "least_speech_s", "self_test", "sha256",
     "libraries", "feature_config", "feature_hash", "feature_names",
 )  # fmt: skip
 HASH = "metadata_sha256"  # of all other fields
@@ -125,11 +125,12 @@ def _self_test_predictions(model: Model) -> list[dict[str, float]]:
     clips = self_test_clips()
     predictions = []
     for clip in clips:
-        answer = model.predict(clip)
+        answer = model.answer(audio.load(clip, model.config.audio), check_voice=False)  # buzzes are no speech
         intensity = {f"of {label} intensity": p for label, p in answer.get("intensity", {}).items()}
         predictions.append(answer["probabilities"] | intensity)
     if model.speakers:
-        relative = model.predict(clips[0], references=clips[1:2])["probabilities"]
+        first, second = (audio.load(clip, model.config.audio) for clip in clips[:2])
+        relative = model.answer(first, model.features(second), check_voice=False)["probabilities"]
         predictions[0] |= {f"{label} beside another": p for label, p in relative.items()}
     return predictions
 
@@ -148,6 +149,7 @@ def save(
     conformal: dict[str, float],
     created: str,
     speakers: Speakers | None = None,
+    least_speech_s: float = VOICE_LEAST_S,
     **about: Any,
 ) -> dict[str, Any]:
     """Write `path` (the metadata, .json) and the pickle beside it; return the metadata.
@@ -166,11 +168,12 @@ def save(
         The date, ISO 8601. If the same model is there already, its date stays.
     speakers : Speakers, optional
         Needed by ``enrolled``.
+    least_speech_s : float
+        Seconds; a clip with less speech gets no answer. 0 for a model of sounds that are no speech.
     **about
         More metadata: training data, metrics, licence.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     of_speakers = {"mean": speakers.mean, "variance": speakers.variance} if speakers else None
     parts = {"models": models, "typical": dataclasses.asdict(typical), "speakers": of_speakers}
     content = pickle.dumps(parts, protocol=5)
@@ -183,6 +186,7 @@ def save(
         "temperatures": temperatures,
         "abstain_below": abstain_below,
         "conformal": conformal,
+        "least_speech_s": least_speech_s,
         "sha256": sha256(content).hexdigest(),
         "libraries": {k: v for k, v in versions().items() if k != BOOSTER or b"xgboost" in content},
         "feature_config": dataclasses.asdict(config),
@@ -197,9 +201,25 @@ def save(
         if before | {"created": created} == metadata:
             metadata["created"] = before["created"]
     metadata[HASH] = metadata_hash(metadata)
-    path.with_suffix(".pkl").write_bytes(content)
-    path.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    _write_pair(path, content, json.dumps(metadata, indent=1).encode() + b"\n")
     return metadata
+
+
+def _write_pair(path: Path, content: bytes, metadata: bytes) -> None:
+    """Write the pickle and its metadata, `path`; a failure leaves both as they were."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pickled = path.with_suffix(".pkl")
+    before = pickled.read_bytes() if pickled.is_file() else None
+    try:
+        with replacing(path) as new, replacing(pickled) as new_pickled:  # the last is moved first
+            new.write_bytes(metadata)
+            new_pickled.write_bytes(content)
+    except OSError:  # the pickle may be in its place, and its metadata not
+        if before is None:
+            pickled.unlink(missing_ok=True)
+        elif pickled.read_bytes() != before:
+            write_file(pickled, before)
+        raise
 
 
 def load(path: str | Path = DEFAULT) -> Model:
@@ -392,9 +412,7 @@ def export(path: Path, out: Path) -> None:
         raise SerError(f"{out}: not a name for a pickle; let it end in .pkl")
     if out.resolve() == pickled.resolve():
         raise SerError(f"{out}: is the model itself; give another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(pickled, out)
-    shutil.copyfile(path, out.with_suffix(".json"))
+    _write_pair(out.with_suffix(".json"), pickled.read_bytes(), path.read_bytes())
 
 
 def _read(path: Path, remedy: str) -> bytes:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import sqlite3
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from ser_lib import SERVED
-from ser_lib.errors import SerError
+from ser_lib.errors import SerError, explain
 
 
 def make_streams_tolerant() -> None:
@@ -24,6 +27,35 @@ def make_streams_tolerant() -> None:
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn an error that the user can fix into a ClickException, which is printed as one line and exits with 1."""
+    try:
+        yield
+    except SerError as error:
+        raise click.ClickException(str(error)) from error
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ser_lib"):
+            raise
+        raise click.ClickException(
+            f"{error.name} is not installed; `python -m pip install -e '.[notebooks]'` in a clone of the "
+            "repository installs what features, training and reports need"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of a pipe has left, as `head` does; click ends quietly
+            raise
+        raise click.ClickException(explain(error)) from error
+    except sqlite3.Error as error:
+        raise click.ClickException(
+            f"{error}; make room for the database, or allow it to be written"
+        ) from error
+    except Exception as error:
+        arrow = sys.modules.get("pyarrow")
+        if arrow is None or not isinstance(error, arrow.ArrowException):
+            raise
+        raise click.ClickException(" ".join(str(error).split())) from error
+
+
 class Command(click.Command):
     """A command that prints an error the user can fix as one line, and exits with 1."""
 
@@ -32,25 +64,16 @@ class Command(click.Command):
         make_streams_tolerant()  # --help needs it too
         return super().main(*arguments, **options)
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Read the options, or print the help."""
+        with one_line_errors():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), one_line_errors():
             warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
-            try:
-                return super().invoke(context)
-            except SerError as error:
-                raise click.ClickException(str(error)) from error
-            except ModuleNotFoundError as error:
-                if error.name is None or error.name.startswith("ser_lib"):
-                    raise
-                raise click.ClickException(
-                    f"{error.name} is not installed; `python -m pip install -e '.[notebooks]'` in a clone of the "
-                    "repository installs what features, training and reports need"
-                ) from error
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EROFS):
-                    raise
-                raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+            return super().invoke(context)
 
 
 class Group(Command, click.Group):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import numbers
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,90 @@ WINDOW_S, STEP_S = 3.0, 1.5  # seconds, of `Model.timeline`; clips of RAVDESS ha
 PART_S = (
     30.0  # seconds; a longer clip is analysed in parts of this length, so that memory does not grow with it
 )
+NO_SPEECH: dict[str, Any] = {
+    "emotion": None, "confidence": None, "probabilities": {}, "prediction_set": [], "abstained": True,
+}  # fmt: skip
+
+ACCEPTED = (
+    "a path, the bytes of a file, a file opened with 'rb', or a numpy array of numbers, shape (n_samples,) or "
+    "(n_samples, n_channels), with its sample_rate in hertz"
+)
+MAX_CHANNELS = 64  # of an array; more are samples, in an array to be transposed
+
+
+def readable(source: Any, sample_rate: float | None = None) -> Path | bytes:
+    """Return a path or the content of an audio file for whatever a caller has as a recording.
+
+    Parameters
+    ----------
+    source : str, path, bytes-like, binary file object or ndarray
+        An array has shape (n_samples,) or (n_samples, n_channels): floats from -1 to 1, or integers, which are
+        divided by the range of their type.
+    sample_rate : float, optional
+        Hertz, of an array.
+
+    Raises
+    ------
+    TypeError
+        Something else, an array without a rate, or of another shape.
+
+    Examples
+    --------
+    >>> readable("clip.wav").name
+    'clip.wav'
+    >>> len(readable(np.zeros(16_000, np.int16), 16_000))  # of a WAV file of float32
+    64080
+    >>> readable(3.5)
+    Traceback (most recent call last):
+    TypeError: float is no recording; give a path, the bytes of a file, a file opened with 'rb', ...
+    """
+    if isinstance(source, np.ndarray):
+        return _wav(source, sample_rate)
+    if isinstance(source, str | os.PathLike):
+        return Path(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    content = source.read() if hasattr(source, "read") else None
+    if not isinstance(content, bytes):
+        what = "a file opened as text" if isinstance(content, str) else type(source).__name__
+        raise TypeError(f"{what} is no recording; give {ACCEPTED}")
+    return content
+
+
+def _wav(samples: np.ndarray, rate: float | None) -> bytes:
+    """Encode an array as a WAV file of float32, so that it is read and checked as every file is."""
+    import soundfile
+
+    if not isinstance(rate, numbers.Real) or not float(rate).is_integer():
+        raise TypeError(f"an array with sample_rate {rate!r}; give {ACCEPTED}")
+    if not 0 < rate < 2**31:
+        raise AudioError(f"sample rate {rate} Hz; give that of the array")
+    kind = samples.dtype.kind
+    if (
+        kind not in "iuf"
+        or samples.ndim not in (1, 2)
+        or (samples.ndim == 2 and not 0 < samples.shape[1] <= MAX_CHANNELS)
+    ):
+        raise TypeError(f"an array of {samples.dtype}, shape {samples.shape}; give {ACCEPTED}")
+    if kind in "iu":
+        full = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        samples = (samples.astype(float) - (full if kind == "u" else 0)) / full
+    out = io.BytesIO()
+    soundfile.write(out, samples.astype(np.float32), int(rate), format="WAV", subtype="FLOAT")
+    return out.getvalue()
+
+
+def _as_list(references: Any) -> list[Any]:
+    """Return the references as a list; one alone, given without a list, is a list of one."""
+    if references is None:
+        return []
+    one = isinstance(references, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray)
+    if one or hasattr(references, "read"):
+        return [references]
+    try:
+        return list(references)
+    except TypeError:
+        raise TypeError(f"references: {type(references).__name__} is no recording; give {ACCEPTED}") from None
 
 
 @dataclass(frozen=True)
@@ -79,25 +167,33 @@ class Model:
 
     def predict(
         self,
-        source: decoding.Source,
+        source: Any,
+        sample_rate: float | None = None,
         *,
         name: str | None = None,
-        references: Sequence[decoding.Source] | np.ndarray = (),
+        references: Any = (),
+        reference_rows: np.ndarray | None = None,
         count: Callable[[float], None] | None = None,
     ) -> dict[str, Any]:
         """Predict the emotion of one clip.
 
         A clip longer than `PART_S` is analysed in parts of that length. Its probabilities are the mean of those of
-        the parts, weighted by their seconds of sound; parts without sound do not count.
+        the parts, weighted by their seconds of sound; parts without speech do not count.
 
         Parameters
         ----------
-        source : path, bytes or binary file object
+        source : str, path, bytes, bytearray, binary file object or ndarray
+            An array has shape (n_samples,) or (n_samples, n_channels): floats from -1 to 1, or integers, which
+            are divided by the range of their type.
+        sample_rate : float, optional
+            Hertz, of `source` and `references` that are arrays.
         name : str, optional
             The clip's name in messages.
-        references : sequence of sources, or their `reference_features`
+        references : source or sequence of sources
             Neutral clips of the same speaker. The clip is also scored relative to them, and the two
             predictions are averaged.
+        reference_rows : ndarray, optional
+            What `reference_features` returned, instead of `references`.
         count : callable, optional
             Gets the seconds of each decoded part before it is analysed; it may raise to end the prediction.
 
@@ -109,8 +205,8 @@ class Model:
             `abstained` (the confidence is too low for four answers in five to be right) and the `reason`,
             `intensity` (probabilities of normal and strong, where trained), `quality`
             (`audio.quality.describe`, and the `distance` from the training clips, which is above 1 for 1 %
-            of them), `warnings` (recording problems that make the answer unreliable), `model` (name, version
-            and date).
+            of them; `audio.quality.voice`), `warnings` (recording problems that make the answer unreliable), `model`
+            (name, version and date). Without speech, `emotion` and `confidence` are None, and `abstained` is true.
 
         Raises
         ------
@@ -118,20 +214,32 @@ class Model:
             As `audio.load`, of the clip or a reference.
         SerError
             References were given, and the model has no ``enrolled``.
+        TypeError
+            A source is something else, or `sample_rate` is given without an array or the other way round.
         """
-        if not isinstance(references, np.ndarray):
-            references = self.reference_features(references, count=count)
-        return self._answer(*self._measure(source, name, count), references)
+        given = _as_list(references)
+        if sample_rate is not None and not any(isinstance(each, np.ndarray) for each in [source, *given]):
+            raise TypeError("sample_rate goes with an array; a file has its own")
+        if given:
+            reference_rows = self.reference_features(given, sample_rate=sample_rate, count=count)
+        name = name or decoding.name_of(source)
+        x, shares, measured, notes = self._measure(readable(source, sample_rate), name, count)
+        return self._answer(x, shares, measured, notes, reference_rows)
 
-    def answer(self, clip: audio.Audio) -> dict[str, Any]:
-        """As `predict`, for a loaded clip."""
-        return self._answer(self._features(clip), np.ones(1), clip.quality)
+    def answer(
+        self, clip: audio.Audio, reference_rows: np.ndarray | None = None, *, check_voice: bool = True
+    ) -> dict[str, Any]:
+        """As `predict`, for a loaded clip; without the voice check for sounds that are known to be no speech."""
+        measured = clip.quality | (self._voice(clip) if check_voice else {})
+        x = self.features(clip)[: 0 if self._lacks_speech(measured) else 1]
+        return self._answer(x, np.ones(1), measured, clip.notes, reference_rows)
 
     def reference_features(
         self,
-        references: Sequence[decoding.Source],
+        references: Sequence[Any],
         *,
         names: Sequence[str] = (),
+        sample_rate: float | None = None,
         count: Callable[[float], None] | None = None,
     ) -> np.ndarray:
         """Features of reference clips, shape (n_parts, n_features), for several predictions.
@@ -144,17 +252,20 @@ class Model:
         rows = [np.empty((0, len(self.metadata["feature_names"])), np.float32)]
         for i, source in enumerate(references):
             name = names[i] if names else f"{i + 1} ({decoding.name_of(source)})"
-            rows.append(self._measure(source, f"reference {name}", count)[0])
+            rows.append(self._measure(readable(source, sample_rate), f"reference {name}", count)[0])
+            if not len(rows[-1]):
+                raise AudioError(f"reference {name}: no speech found; record a neutral sentence")
         return np.concatenate(rows)
 
     def _measure(
-        self, source: decoding.Source, name: str | None, count: Callable[[float], None] | None
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Features of each part with sound, shape (n_parts, n_features); shares of the sound; quality of the whole."""
-        name = name or decoding.name_of(source)
-        rows, sound_s, measured, silent_s = [], [], [], 0.0
+        self, source: decoding.Source, name: str, count: Callable[[float], None] | None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any], list[str]]:
+        """Features of each part with speech, shape (n_parts, n_features); shares of the sound; quality and notes."""
+        rows = [np.empty((0, len(self.metadata["feature_names"])), np.float32)]
+        notes: list[str] = []
+        sound_s, measured, silent_s = [], [], 0.0
         refused = None
-        for raw, rate in _parts(decoding.blocks(source, name=name, seconds=PART_S), count):
+        for raw, rate in _parts(decoding.blocks(source, name=name, seconds=PART_S, notes=notes), count):
             try:
                 clip = audio.prepare(raw, rate, self.config.audio, name=name)
             except AudioError as error:
@@ -162,31 +273,45 @@ class Model:
                     raise
                 refused = refused or error  # silent, or a short rest
                 silent_s += len(raw) / rate
-            else:
-                rows.append(self._features(clip))
+                continue
+            measured.append(clip.quality | self._voice(clip))
+            notes += [note for note in clip.notes if note not in notes]
+            if not self._lacks_speech(measured[-1]):
+                rows.append(self.features(clip))
                 sound_s.append(len(clip.samples) / clip.sample_rate)
-                measured.append(clip.quality)
-        if refused and not rows:
+        if refused and not measured:
             raise refused
-        shares = np.array(sound_s) / sum(sound_s)
         whole = measured[0] if len(measured) == 1 and not silent_s else _whole(measured, silent_s)
-        return np.concatenate(rows), shares, whole
+        return np.concatenate(rows), np.array(sound_s), whole, notes
 
     def _answer(
         self,
         x: np.ndarray,
         shares: np.ndarray,
         measured: dict[str, Any],
-        references: np.ndarray | None = None,
+        notes: Sequence[str],
+        reference_rows: np.ndarray | None = None,
     ) -> dict[str, Any]:
-        answer = self._emotion(x, shares, references)
-        if "intensity" in self.models:
-            raw = _mean(self.models["intensity"].predict_proba(x), shares)
-            answer["intensity"] = self._probabilities("intensity", raw)
-        distance = float(np.average(self.typical.distance(x), weights=shares))
-        measured = measured | {"distance": round(distance, 2)}
+        if len(x):
+            answer = self._emotion(x, shares, reference_rows)
+            if "intensity" in self.models:
+                raw = _mean(self.models["intensity"].predict_proba(x), shares)
+                answer["intensity"] = self._probabilities("intensity", raw)
+            distance = float(np.average(self.typical.distance(x), weights=shares))
+            measured = measured | {"distance": round(distance, 2)}
+        else:
+            answer = NO_SPEECH | {"reason": f"No speech found ({measured['speech_s']:.1f} s)."}
         about = {key: self.metadata[key] for key in ("name", "version", "created")}
-        return answer | {"quality": measured, "warnings": quality.warnings(measured), "model": about}
+        problems = [*notes, *quality.warnings(measured)]
+        return answer | {"quality": measured, "warnings": problems, "model": about}
+
+    def _voice(self, clip: audio.Audio) -> dict[str, float]:
+        if not self.metadata["least_speech_s"]:  # the check is off
+            return {}
+        return quality.voice(clip.samples, clip.sample_rate)
+
+    def _lacks_speech(self, measured: dict[str, float]) -> bool:
+        return measured.get("speech_s", np.inf) < self.metadata["least_speech_s"]
 
     def timeline(
         self,
@@ -203,7 +328,7 @@ class Model:
         ------
         dict
             `start_s`, `end_s` and, of that window, `emotion`, `confidence`, `probabilities`, `abstained`; a
-            window without sound has an `emotion` of None and `silent`.
+            window without speech has an `emotion` of None and `silent`.
 
         Raises
         ------
@@ -233,10 +358,13 @@ class Model:
             clip = audio.prepare(samples[:, None], rate, self.config.audio, name=name)
         except AudioError:  # silent or nearly so
             return times | {"emotion": None, "silent": True}
-        answer = self._emotion(self._features(clip), np.ones(1))
+        if self._lacks_speech(self._voice(clip)):
+            return times | {"emotion": None, "silent": True}
+        answer = self._emotion(self.features(clip), np.ones(1))
         return times | {key: answer[key] for key in ("emotion", "confidence", "probabilities", "abstained")}
 
-    def _features(self, clip: audio.Audio) -> np.ndarray:
+    def features(self, clip: audio.Audio) -> np.ndarray:
+        """The feature row of a clip, shape (1, n_features)."""
         row = extract(clip, self.config)
         return np.array([[row[name] for name in self.metadata["feature_names"]]], np.float32)
 
@@ -310,6 +438,8 @@ def _whole(parts: Sequence[dict[str, Any]], silent_s: float) -> dict[str, Any]:
         "clipped": mean("clipped", 5),
         "silence": round(float(silent), 3),
         "bandwidth_hz": max(part["bandwidth_hz"] for part in parts),
+        "hum_hz": max(part["hum_hz"] for part in parts),
+        **({"speech_s": round(sum(part["speech_s"] for part in parts), 2)} if "speech_s" in parts[0] else {}),
     }
 
 

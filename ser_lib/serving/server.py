@@ -244,7 +244,7 @@ def predict_clip(
             windows = list(model.timeline(content, name=name, count=budget.spend))
             times = {"duration_s": windows[-1]["end_s"], "window_s": WINDOW_S, "step_s": STEP_S}
             return {"file": name, **times, "windows": windows}
-        answer = model.predict(content, name=name, references=references, count=budget.spend)
+        answer = model.predict(content, name=name, reference_rows=references, count=budget.spend)
     except SerError as error:
         counts.refused.inc()
         raise UnprocessableEntity(str(error)) from error

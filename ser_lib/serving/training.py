@@ -103,7 +103,7 @@ def retrain(path: Path) -> dict[str, Any]:
         )
     if metadata["feature_names"] != list(feature_names()):
         raise BundleError(f"{path}: {bundle.OTHER_FEATURES}; {bundle.CHOOSE}")
-    rows = copies.append_copies(tables.shipped(tables.SHIPPED_COPIES), table) if training["copies"] else table
+    rows = copies.append_copies(table, tables.shipped(tables.SHIPPED_COPIES)) if training["copies"] else table
     parts = fit(
         rows,
         about["estimator"],
@@ -111,6 +111,6 @@ def retrain(path: Path) -> dict[str, Any]:
         enroll=(about["enrolled"] or {}).get("clips", 0),
         intensity=(about["intensity"] or {}).get("estimator", ""),
     )
-    kept = {key: metadata[key] for key in ("temperatures", "abstain_below", "conformal")}
+    kept = {key: metadata[key] for key in ("temperatures", "abstain_below", "conformal", "least_speech_s")}
     today = datetime.date.today().isoformat()
     return bundle.save(path=path, config=FeatureConfig(), created=today, **parts, **kept, **about)

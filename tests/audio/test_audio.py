@@ -19,12 +19,14 @@ from synth import speech
 
 from ser_lib import audio
 from ser_lib.audio import Audio, AudioConfig, content_hash, decoding, load, resample, trim
+from ser_lib.audio.clip import clean
 from ser_lib.audio.decoding import decode
 from ser_lib.errors import AudioError
 
 RATE = 16_000
 WHOLE = AudioConfig(trim_db=None)
 CLIP = speech("happy", 1)
+CLEAN = clean(CLIP, RATE, RATE)  # what is left of it without rumble
 
 # format, subtype, rate, the correlation with the original that is asked for
 SOUNDFILE_FORMATS = [
@@ -102,7 +104,7 @@ def test_formats_of_soundfile(format_, subtype, rate, asked, tmp_path):
         assert clip.channels == 1
         assert clip.duration_s == pytest.approx(1.2, abs=0.12)  # an MP3 has its padding
         np.testing.assert_array_equal(clip.samples, clips[0].samples)
-    assert likeness(clips[0].samples, CLIP) > asked
+    assert likeness(clips[0].samples, CLEAN) > asked
     if format_ != "ogg" or subtype != "OPUS":  # Opus states 48 kHz whatever it was given
         assert clips[0].source_rate == rate
 
@@ -158,12 +160,12 @@ def test_stereo_is_averaged():
     wav = with_soundfile(np.stack([CLIP, other], axis=1), RATE, "wav", "FLOAT")
     clip = load(wav, WHOLE)
     assert clip.channels == 2
-    np.testing.assert_allclose(clip.samples, (CLIP + other) / 2, atol=1e-7)
+    np.testing.assert_allclose(clip.samples, clean((CLIP + other) / 2, RATE, RATE), atol=1e-6)
 
 
 def test_one_silent_channel_does_not_silence_the_clip():
     wav = with_soundfile(np.stack([CLIP, 0 * CLIP], axis=1), RATE, "wav", "FLOAT")
-    np.testing.assert_allclose(load(wav, WHOLE).samples, CLIP / 2, atol=1e-7)
+    np.testing.assert_allclose(load(wav, WHOLE).samples, CLEAN / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
@@ -222,15 +224,17 @@ def test_a_long_clip_is_not_cut():
     rng = np.random.default_rng(0)
     sound = (0.1 * rng.standard_normal(6 * RATE)).astype(np.float32)
     clip = load(with_soundfile(sound, RATE, "wav", "FLOAT"))
-    np.testing.assert_array_equal(clip.samples, sound)
+    np.testing.assert_allclose(clip.samples, clean(sound, RATE, RATE), atol=1e-6)
     assert clip.duration_s == 6.0
 
 
 def test_quiet_speech_is_accepted_and_loud_float_files_are_kept_as_they_are():
     quiet = CLIP * (2e-4 / np.abs(CLIP).max())
-    np.testing.assert_array_equal(load(with_soundfile(quiet, RATE, "wav", "FLOAT"), WHOLE).samples, quiet)
+    kept = load(with_soundfile(quiet, RATE, "wav", "FLOAT"), WHOLE).samples
+    np.testing.assert_allclose(kept, CLEAN * (2e-4 / np.abs(CLIP).max()), atol=1e-8)
     loud = CLIP * (3.0 / np.abs(CLIP).max())
-    np.testing.assert_array_equal(load(with_soundfile(loud, RATE, "wav", "FLOAT"), WHOLE).samples, loud)
+    kept = load(with_soundfile(loud, RATE, "wav", "FLOAT"), WHOLE).samples
+    np.testing.assert_allclose(kept, CLEAN * (3.0 / np.abs(CLIP).max()), atol=1e-5)
 
 
 def _shown(clip: Audio) -> tuple[str, np.ndarray, int]:
@@ -343,7 +347,7 @@ REFUSALS = {
     "short.wav": (wav(CLIP[:640]), r"short\.wav: 0\.04 s of audio; at least 0\.3 s is needed"),
     "silent.wav": (wav(0 * CLIP), r"silent\.wav: silent \(peak below -80 dB\)"),
     "hiss.wav": (wav(CLIP * 1e-5), r"hiss\.wav: silent"),
-    "click.wav": (wav(click_in_silence()), r"click\.wav: 0\.0\d s of sound between silences; at least 0\.3 s"),
+    "click.wav": (wav(click_in_silence()), r"click\.wav: 0\.\d\d s of sound between silences; at least 0\.3 s"),
     "nan.wav": (wav(NAN), r"nan\.wav: some samples are not numbers \(NaN or infinite\)"),
     "inf.wav": (wav(INF), r"inf\.wav: some samples are not numbers"),
     "down.wav": (wav(-np.abs(CLIP) * 1000), r"down\.wav: samples reach [\d.e+]+, full scale is 1"),
@@ -378,7 +382,7 @@ def test_refusals_name_the_file_and_the_fault(name, tmp_path):
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(AudioError, match=r"gone\.wav: no such file"):
         load(tmp_path / "gone.wav")
-    with pytest.raises(AudioError, match="no such file"):
+    with pytest.raises(AudioError, match="a folder, not a recording"):
         load(tmp_path)
 
 
@@ -413,10 +417,10 @@ def test_a_text_that_names_other_files_opens_none_of_them(tmp_path, monkeypatch)
         load(b"ffconcat version 1.0\nfile clip.wav\n")
 
 
-def test_a_click_in_the_last_short_frame_alone_is_refused():
+def test_a_click_alone_is_silence():
     click = np.zeros(RATE + 100, np.float32)
     click[-50] = 0.5
-    with pytest.raises(AudioError, match=r"of sound between silences"):
+    with pytest.raises(AudioError, match="silent"):
         load(wav(click))
 
 
@@ -435,7 +439,8 @@ def test_a_truncated_wav_gives_what_is_there_or_is_refused():
     kept = load(whole[: len(whole) // 2], WHOLE)
     n = len(kept.samples)
     assert n <= len(CLIP) // 2
-    np.testing.assert_allclose(kept.samples, CLIP[:n], atol=1e-4)
+    np.testing.assert_allclose(kept.samples, clean(CLIP[:n], RATE, RATE), atol=1e-3)
+    assert "the header says 1.2 s, the file holds 0.6 s" in kept.notes[0]
     with pytest.raises(AudioError, match=r"cut\.wav: 0\.0\d s of audio"):
         load(whole[:2_000], name="cut.wav")
 

@@ -26,7 +26,7 @@ def hiss() -> np.ndarray:
 
 def test_a_clean_clip(hiss):
     measured = measure(hiss)
-    assert measured["loudness_db"] == pytest.approx(-20, abs=0.2)
+    assert measured["loudness_db"] == pytest.approx(-24.8, abs=0.3)  # at 16 kHz, a third of the noise is left
     assert measured["clipped"] < 1e-4
     assert measured["silence"] == 0
     assert measured["bandwidth_hz"] == pytest.approx(8000, abs=100)
@@ -57,7 +57,7 @@ def test_silence_is_a_share_of_the_time(hiss):
     padded = np.concatenate([np.zeros(3 * RATE, np.float32), hiss, np.zeros(5 * RATE, np.float32)])
     measured = measure(padded)
     assert measured["silence"] == pytest.approx(0.8, abs=0.01)
-    assert measured["loudness_db"] == measure(hiss)["loudness_db"]
+    assert measured["loudness_db"] == pytest.approx(measure(hiss)["loudness_db"], abs=0.11)
     assert quality.warnings(measured) == ["most of this is silence (80%)"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from functools import partial
 from pathlib import Path
 
@@ -152,7 +154,7 @@ def test_folders_without_clips_are_refused(tmp_path):
     (tmp_path / "holiday.wav").unlink()
     with pytest.raises(CorpusError, match=r"no usable clip \(.*: empty file"):
         read(tmp_path)
-    with pytest.raises(CorpusError, match=r"03-01-01-01-01-01-01\.wav: no such folder or CSV manifest"):
+    with pytest.raises(CorpusError, match=r"01\.wav: a file, but no table \(\.csv, \.tsv, \.txt\)"):
         read(tmp_path / "03-01-01-01-01-01-01.wav")
 
 
@@ -234,11 +236,18 @@ def test_a_manifest_column_with_gaps_is_of_one_type(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,speaker\nclips/0.wav,1\n", r"mine\.csv: no column emotion; it needs path, speaker, emotion"),
-        ("file;speaker;emotion\n", r"mine\.csv: no column path, speaker, emotion"),
-        ("path,speaker,emotion\nclips/0.wav,1,sad\nclips/1.wav,,sad\n", r"mine\.csv: line 3 lacks a path, sp"),
-        ("path,speaker,emotion\nclips/0.wav,1,\n", r"mine\.csv: line 2 lacks"),
-        ("path,speaker,emotion\nclips/0.wav,1,sad\nclips/0.wav,2,sad\n", r"mine\.csv: clips/0 is listed twice"),
+        ("path,speaker\nclips/0.wav,1\n", r"mine\.csv: no column emotion among path, speaker; it needs path, speaker, emotion"),
+        ("file;speaker;emotion\n", r"mine\.csv: no column path among file, speaker, emotion"),
+        ("path,speaker,emotion\nclips/0.wav,1,sad\nclips/1.wav,,sad\n", r"mine\.csv: line 3: no speaker; fill it in$"),
+        ("path,speaker,emotion\nclips/0.wav,1,\n", r"mine\.csv: line 2: no emotion"),
+        ("path,speaker,emotion\n\nclips/0.wav,1,sad\n,,\nclips/1.wav,,sad\n", r"line 5: no speaker"),
+        ("path,speaker,emotion,corpus\nclips/0.wav,1,sad,a\nclips/1.wav,1,sad,\n", r"line 3: no corpus; .* delete the"),
+        ("path,speaker,emotion,clip_id\nclips/0.wav,1,sad, \n", r"line 2: no clip_id; .* delete the column"),
+        ("path,speaker,emotion,repetition\nclips/0.wav,1,sad,one\n", r"line 2: repetition 'one' is no whole"),
+        ("path,speaker,emotion\nclips/0.wav,1,happy, excited\n", r"in line 2, saw 4\); put cells with a ',' in double q"),
+        ("path,Path,speaker,emotion\nclips/0.wav,x,1,sad\n", r"two columns path; rename one"),
+        ('path,speaker,emotion\nclips/0.wav,1,"happy, odd"\n', r"comma in its emotion 'happy, odd' .*labels: \{\"happy, odd\": happy\}"),
+        ("path,speaker,emotion\nclips/0.wav,1,sad\nclips/0.wav,2,sad\n", r"mine\.csv: clips/0\.wav is listed twice, lines 2 and 3"),
         ("clip_id,path,speaker,emotion\na,clips/0.wav,1,sad\na,clips/1.wav,2,sad\n", r"mine\.csv: a is listed"),
         ("", r"mine\.csv: not a CSV table"),
         ("path,speaker,emotion\nclips/0.wav,1,sad,4,5\nclips/0.wav\n,,,,,,,,\n", r"mine\.csv: "),
@@ -252,9 +261,101 @@ def test_manifests_that_are_refused(text, message, tmp_path):
 
 def test_a_manifest_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "table.csv"
-    path.write_bytes("path,speaker,emotion\n".encode("utf-16"))
-    with pytest.raises(CorpusError, match=r"table\.csv: not a CSV table"):
+    path.write_bytes("path,speaker,emotion\na.wav,Jürgen,sad\n".encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"table\.csv: not a text in UTF-8 .*; save it as 'CSV UTF-8'"):
         read(path)
+
+
+PLAIN = "path,speaker,emotion\nclips/0.wav,01,happy\nclips/1.wav,Jürgen,sad\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "name"),
+    [
+        (PLAIN.replace(",", ", "), "utf-8", "mine.csv"),
+        (PLAIN.replace(",", " ,\xa0"), "utf-8", "mine.csv"),
+        (PLAIN.replace(",", ";"), "utf-8-sig", "mine.csv"),
+        ("sep=;\r\n" + PLAIN.replace(",", ";").replace("\n", "\r\n"), "utf-16", "mine.csv"),
+        (PLAIN.replace(",", "\t"), "utf-16", "mine.txt"),
+        (PLAIN.replace(",", "\t"), "utf-8", "mine.tsv"),
+        (
+            PLAIN.replace(",", "|").replace("speaker", " Speaker ").replace("path", '"PATH"'),
+            "utf-8",
+            "mine.csv",
+        ),
+        ("\n\n" + PLAIN + ",,\n\n", "utf-8", "mine.csv"),
+        (PLAIN.replace("/", "\\"), "utf-8", "mine.csv"),
+        (unicodedata.normalize("NFD", PLAIN), "utf-8", "mine.csv"),
+    ],
+)
+def test_a_manifest_as_spreadsheets_write_it(text, encoding, name, tmp_path):
+    path = manifest(tmp_path, "", name)
+    path.write_bytes(text.encode(encoding))
+    clips, problems = corpora.listing(path)
+    rows = list(clips[["clip_id", "path", "corpus", "speaker", "emotion"]].itertuples(index=False, name=None))
+    assert rows == [
+        ("clips/0", f"{tmp_path}/clips/0.wav", "mine", "01", "happy"),
+        ("clips/1", f"{tmp_path}/clips/1.wav", "mine", "Jürgen", "sad"),
+    ]
+    assert problems.empty
+
+
+def test_names_that_other_programs_take_for_nothing_are_text(tmp_path):
+    names = ["NA", "None", "null", "nan", "1"]
+    text = "".join(f"clips/{n}.wav,{name},{name}\n" for n, name in enumerate(names))
+    clips, _ = corpora.listing(manifest(tmp_path, f"path,speaker,emotion\n{text}"))
+    assert clips["speaker"].to_list() == clips["emotion"].to_list() == names
+    assert emotion_list(",".join(names)) == names
+
+
+def test_a_clip_keeps_its_suffix_where_two_differ_in_nothing_else(tmp_path):
+    path = manifest(
+        tmp_path, "path,speaker,emotion\nclips/0.wav,1,sad\nclips/0.mp3,1,happy\nclips/1.wav,2,sad\n"
+    )
+    assert corpora.listing(path)[0]["clip_id"].to_list() == ["clips/0.wav", "clips/0.mp3", "clips/1"]
+
+
+def test_paths_that_no_file_can_have_are_problems(tmp_path):
+    odd = ["C:\\\\data\\\\a.wav", "x" * 5000, "~nosuchuser/a.wav", "."]
+    text = "".join(f"{name},1,sad\n" for name in odd)
+    corpus = read(manifest(tmp_path, f"path,speaker,emotion\nclips/0.wav,1,sad\n{text}"))
+    assert len(corpus.clips) == 1
+    assert len(corpus.problems) == len(odd)
+
+
+def test_a_label_with_a_comma_can_be_renamed(tmp_path):
+    path = manifest(tmp_path, 'path,speaker,emotion\nclips/0.wav,1,"happy, odd"\n')
+    (tmp_path / "labels.yaml").write_text('labels: {"happy, odd": happy}', encoding="utf-8")
+    assert corpora.listing(path)[0]["emotion"].to_list() == ["happy"]
+
+
+@pytest.mark.parametrize("source", [" ", ",", " , "])
+def test_a_source_that_names_nothing_is_refused(source):
+    with pytest.raises(CorpusError, match="names nothing; give a folder or a CSV manifest"):
+        find_audio(source)
+
+
+CASES = {
+    "headspaces": "angry", "big_spaces": "happy", "semicolon": "angry", "case": "angry", "utf16": "angry",
+    "na_label": "None", "na_speaker": "angry", "twoext": "sad", "corpus_hole": "line 4: no corpus",
+    "clipid_hole": "line 4: no clip_id",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_cases(name):
+    folder = os.environ.get("SER_CASES_DIR")
+    if not folder:
+        pytest.skip("SER_CASES_DIR is not set: give it the folder of the cases to run this test")
+    path = Path(folder) / "csv" / f"{name}.csv"
+    if name.endswith("hole"):
+        with pytest.raises(CorpusError, match=CASES[name]):
+            corpora.listing(path)
+        return
+    clips, problems = corpora.listing(path)
+    assert problems.empty
+    assert CASES[name] in set(clips["emotion"])
+    assert len(clips) == {"big_spaces": 72, "twoext": 3}.get(name, 6)
 
 
 # --- labels ----------------------------------------------------------------------------------------

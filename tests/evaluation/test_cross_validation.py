@@ -137,7 +137,7 @@ def test_select_keeps_the_clips_of_the_emotions(table):
 
 
 def test_select_refuses_an_emotion_without_clips(table):
-    with pytest.raises(CorpusError, match="no clip of emotion sad, bored; the table holds calm, disgust"):
+    with pytest.raises(CorpusError, match="no clip of emotion sad, bored; the table has calm, disgust"):
         tables.select(table, ["calm", "sad", "bored"])
 
 

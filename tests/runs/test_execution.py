@@ -410,7 +410,7 @@ def test_a_refusal_leaves_the_ledger_as_it_was(tmp_path):
         (["--grid", str(tmp_path / "y.yaml")], "y.yaml: protocol is no list of values"),
         (["--grid", str(tmp_path / "z.yaml")], "'happy sad'"),
         (["--grid", str(tmp_path / "w.yaml")], "w.yaml: not a YAML file of lines like"),
-        (["--grid", str(tmp_path / "v.yaml")], "v.yaml: not a YAML file of lines like"),
+        (["--grid", str(tmp_path / "v.yaml")], "v.yaml: No such file or directory; check the path"),
         (["--failed"], "no run has failed"),
         (["--failed", "-p", "seeds=1"], "--failed goes with --notebook alone"),
     ):

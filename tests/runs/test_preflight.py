@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+from functools import partial
+from itertools import pairwise
 
 import pandas as pd
 import pytest
+from synth import write_ravdess
 from test_clips import manifest, numbered, put, read
 
 from ser_lib import corpora
 from ser_lib.evaluation.splits import PROTOCOLS
-from ser_lib.runs import preflight
+from ser_lib.features import extraction
+from ser_lib.runs import parameters, preflight
 from ser_lib.runs.preflight import doubts
 
 
@@ -106,17 +113,110 @@ def test_what_is_described(tmp_path):
     assert result["sample_rates"] == {"16000": 3}
     assert result["duration_s"]["max"] == 1.2
     json.dumps(result)
-    asked = {"source": "a b.csv", "protocol": "loso", "asked": ["happy", "sad"], "labels": [], "doubts": []}
+    asked = {
+        "source": "a b.csv",
+        "protocol": "loso",
+        "asked": ["happy", "sad"],
+        "labels": [],
+        "doubts": [],
+        "other_files": {},
+    }
     text = preflight.as_text(result | asked)
     assert "sample-identical: clips/1, clips/2" in text
     assert "-p 'corpus=a b.csv' -p emotions=happy,sad -p protocol=loso" in text
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with clips of six speakers, and their CSV as a spreadsheet writes it."""
+    folder = write_ravdess(tmp_path / "my clips" / "ravdess")
+    labels = {"03": "glücklich", "04": "None"}
+    rows = [
+        f"{path.relative_to(folder.parent)}; {path.stem[-2:]}; {labels[path.stem[6:8]]}"
+        for path in sorted(folder.rglob("*.wav"))
+        if path.stem[6:8] in labels
+    ]
+    (tmp_path / "my clips" / "mine.csv").write_bytes(
+        "\n".join(["path; Speaker; Emotion", *rows]).encode("utf-16")
+    )
+    (folder / "notes.txt").touch()
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_command_that_is_printed_runs(own):
+    """As printed, but for the time that it takes and the folder that it writes to."""
+    check = [sys.executable, "-m", "ser_lib", "corpus", "check", "my clips/mine.csv"]
+    done = subprocess.run(check, cwd=own, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    command = done.stdout.splitlines()[-1]
+    assert "emotions=" in command
+    quick = " --out made --name mine -p models=logistic,majority -p seeds=0 -p feature_set=compact"
+    run = subprocess.run(command + quick, shell=True, cwd=own, capture_output=True, encoding="utf-8")
+    assert run.returncode == 0, run.stdout + run.stderr
+    scores = json.loads((own / "made" / "mine" / "metrics.json").read_text(encoding="utf-8"))["results"]
+    assert {row["corpus"] for row in scores} == {"mine"}
+
+
+ODD = [
+    "four",
+    "eight",
+    "true",
+    "1",
+    "1e3",
+    "a=b",
+    "-x",
+    "NA",
+    "a|b",
+    "it's",
+    "$HOME",
+    "very sad",
+    "müde",
+    "~",
+    "a: b",
+    "*",
+    "#1",
+]
+
+
+def test_a_report_takes_each_name_that_the_check_prints(tmp_path):
+    """Labels and a file name that a shell, YAML or the list of emotions could take for something else."""
+    rows = "".join(f'clips/{n}.wav,"{name}","  {name}"\n' for n, name in enumerate([*ODD, "two\nlines"]))
+    path = manifest(tmp_path, "path,speaker,emotion\n" + rows, name="it's $mine, #1.csv")
+    clips = corpora.listing(path)[0]
+    assert sorted(clips["emotion"]) == sorted([*ODD, "two lines"])
+    clips = clips.assign(duration_s=1.0, sample_rate=8_000, channels=1, audio_sha256=clips["clip_id"])
+    result = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
+    asked = {"source": str(path), "protocol": "loso", "asked": sorted(clips["emotion"]), "labels": []}
+    text = preflight.as_text(result | asked | {"doubts": [], "other_files": {}})
+    words = shlex.split(text.splitlines()[-1])
+    given = dict(word.split("=", 1) for before, word in pairwise(words) if before == "-p")
+    notebook = "03_mlp_vs_boosting"
+    values = {name: parameters.convert(notebook, name, value) for name, value in given.items()}
+    parameters.check_values(notebook, values)
+    assert corpora.emotion_list(values["emotions"]) == asked["asked"]
+
+
+def test_other_files_of_a_folder_are_counted(own, monkeypatch):
+    monkeypatch.setattr(extraction, "build", partial(extraction.build, cache_dir=own / "cache", n_jobs=1))
+    folder = own / "my clips" / "ravdess"
+    result = preflight.examine(str(folder), "loso", ["happy", "sad"])
+    assert result["other_files"] == {str(folder): {".txt": 1}}
+    assert f"{folder}: 1 other file(s) left out: .txt (1)" in preflight.as_text(result).splitlines()
 
 
 def test_a_long_list_of_speakers_is_cut(monkeypatch):
     clips = grid(speakers=9).assign(gender="unknown", duration_s=1.0, sample_rate=8_000, channels=1)
     monkeypatch.setattr(preflight, "SHOWN", 4)
     result = preflight.describe(corpora.Corpus(clips, pd.DataFrame(columns=["path", "problem"])))
-    rest = {"source": "x", "protocol": "loso", "asked": [], "labels": [], "doubts": ["odd"]}
+    rest = {
+        "source": "x",
+        "protocol": "loso",
+        "asked": [],
+        "labels": [],
+        "doubts": ["odd"],
+        "other_files": {},
+    }
     lines = preflight.as_text(result | rest).splitlines()
     assert "… and 5 more (--json has all)" in lines
     assert sum(line.endswith("  4    4") for line in lines) == 4

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from synth import speech
-from test_bundle import save_tiny, wav
+from test_bundle import edit, save_tiny, wav
 
 from ser_lib.cli import main
 from ser_lib.corpora import FOUR
@@ -60,10 +60,9 @@ def clips(tmp_path):
 def test_other_versions_are_told_in_one_line(tiny, clips, tmp_path):
     other = tmp_path / "tiny.json"
     shutil.copy(tiny.with_suffix(".pkl"), tmp_path)
-    metadata = json.loads(tiny.read_text(encoding="utf-8"))
-    other.write_text(
-        json.dumps(metadata | {"libraries": metadata["libraries"] | {"numpy": "0.1"}}), encoding="utf-8"
-    )
+    shutil.copy(tiny, other)
+    libraries = json.loads(tiny.read_text(encoding="utf-8"))["libraries"]
+    edit(other, libraries=libraries | {"numpy": "0.1"})
     done = call("predict", "--model", other, clips)
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
     line, others = done.stderr.splitlines()

@@ -380,6 +380,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "positive numbers by model",
     ),
     "abstain_below": NUMBER,
+    "least_speech_s": NUMBER,
     "conformal": (lambda value: _are_numbers(value) and "0.9" in value, "numbers by level, with 0.9"),
     "self_test": (
         lambda value: isinstance(value, list) and all(map(_are_numbers, value)),

@@ -251,7 +251,7 @@ def predict_clip(
     except SerError as error:
         counts.refused.inc()
         raise UnprocessableEntity(str(error)) from error
-    counts.clips.labels(answer["emotion"] or "none").inc()
+    counts.clips.labels(answer["emotion"] or "no speech").inc()
     counts.abstained.inc(answer["abstained"])
     counts.seconds.observe(time.perf_counter() - started)
     return {"file": name, **answer}

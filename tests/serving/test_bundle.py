@@ -373,7 +373,7 @@ def test_broken_metadata_is_refused(tiny, text):
     [
         ("conformal", [0.8]), ("conformal", {"0.8": 0.9}), ("conformal", {"0.9": "x"}), ("conformal", None),
         ("temperatures", {"emotion": 0}), ("temperatures", {"emotion": 1.5}), ("temperatures", 1.5),
-        ("abstain_below", "0.5"), ("abstain_below", float("nan")), ("abstain_below", True),
+        ("abstain_below", "0.5"), ("abstain_below", float("nan")), ("abstain_below", True), ("least_speech_s", "1"),
         ("classes", "angry"), ("classes", ["angry", "sad"]), ("libraries", ["numpy"]), ("libraries", {"numpy": 2}),
         ("self_test", {}), ("self_test", [1, 2]), ("self_test", None), ("sha256", 5), ("name", None), ("version", 1),
         ("feature_names", 3), ("feature_hash", []), ("feature_config", "full"), ("feature_config", {"audio": 1}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from synth import speech
@@ -58,4 +59,14 @@ def test_answers_to_real_clips_are_as_described(app, document, query, files):
     data = {"file": [(io.BytesIO(content), f"{i}.wav") for i in range(files)]}
     response = app.test_client().post(f"/predict{query}", data=data)
     assert response.status_code == 200
+    document["/predict"]["POST"].validate_response(schemathesis.Response.from_any(response))
+
+
+def test_the_answer_to_no_speech_is_as_described(document, tmp_path):
+    save_tiny(tmp_path / "tiny.json", least_speech_s=0.5)
+    app = serve.create_app(SETTINGS | {"model": tmp_path / "tiny.json"})
+    tone = np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000) / 4
+    data = {"file": [(io.BytesIO(wav(tone)), "tone.wav")]}
+    response = app.test_client().post("/predict", data=data)
+    assert (response.status_code, response.json["emotion"]) == (200, None)
     document["/predict"]["POST"].validate_response(schemathesis.Response.from_any(response))

@@ -46,7 +46,7 @@ ARROWS = {
         "models",
     },
     "serving": BASE - {"plots"} | {"corpora", "audio", "features", "augmentation", "models", "evaluation"},
-    "runs": {"errors", "provenance", "corpora", "features", "models", "evaluation"},
+    "runs": {"errors", "provenance", "audio", "corpora", "features", "models", "evaluation"},
     "cli": {"errors", "parallel", "corpora", "features", "augmentation", "evaluation", "serving", "runs"},
     "__main__": {"cli"},
 }

@@ -194,6 +194,7 @@ def warnings(quality: dict[str, float]) -> list[str]:
 
 VOICE_WEIGHTS = SERVED.with_name("silero_vad.npz")  # made by tools/make_voice_weights.py
 VOICE_RATE, VOICE_STEP, VOICE_CONTEXT = 16_000, 512, 64  # hertz, samples a step, samples before a step
+STEADY_DB = 1.5  # standard deviation of the level; that of speech is larger
 VOICE_LEAST_S = 0.2  # seconds; less speech than this is none
 
 
@@ -216,10 +217,12 @@ def voice(samples: np.ndarray, rate: int) -> dict[str, float]:
     start = before * VOICE_STEP
     padded[start : start + len(samples)] = samples / max(2 * float(np.abs(samples).max()), 1e-9)
     p = voice_probability(padded, rate)
+    power = np.square(padded).reshape(n, VOICE_STEP).mean(axis=1)
     speech = p > 0.5
+    if speech.any() and np.std(10 * np.log10(power[speech] + 1e-12)) < STEADY_DB:
+        speech[:] = False  # a chord or a hum, which the detector takes for a vowel
     found = {"speech_s": round(float(speech.sum() * VOICE_STEP / rate), 2)}
     if speech.any():
-        power = np.square(padded).reshape(n, VOICE_STEP).mean(axis=1)
         near = np.convolve(p > 0.2, np.ones(9), "same") > 0  # speech, or within an eighth of a second of it
         loud = ~near & (power > power[speech].mean() * 10 ** (LOUD_DB / 10))
         if loud.any():

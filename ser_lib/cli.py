@@ -355,6 +355,8 @@ def runs(context: click.Context, out: Path | None, as_json: bool) -> None:
     from ser_lib.runs import index, ledger
 
     context.obj = out = out or ledger.REPORTS
+    if out.is_dir():
+        os.scandir(out).close()  # PermissionError, which the search for runs does not raise
     if context.invoked_subcommand is None:
         rows = ledger.runs(out)
         click.echo(json.dumps(rows, indent=1) if as_json else index.runs_text(rows))

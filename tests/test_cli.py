@@ -220,7 +220,7 @@ def test_a_timeline_of_each_file(tiny, tmp_path):
     assert [float(row["start_s"]) for row in rows] == [window["start_s"] for window in windows]
     table = call("predict", "--model", tiny, "--timeline", "--format", "table", path).stdout.splitlines()
     assert table[0].split() == ["start_s", "end_s", "emotion", "sure", "file"]
-    assert table[-1].split()[2:] == ["silent", str(path)]
+    assert table[-1].split()[2:] == ["no", "speech", str(path)]
 
 
 def test_references_are_used(tiny, tmp_path):

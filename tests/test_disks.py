@@ -403,7 +403,7 @@ def test_retraining_on_a_full_disk_leaves_the_model(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["retrain", str(path)])
     assert (done.exit_code, done.output) == (
         1,
-        f"Error: {path}: No space left on device; make room on the disk, or choose another one\n",
+        f"Error: {path.with_suffix('.pkl')}: No space left on device; make room on the disk, or choose another one\n",
     )
     assert content(tmp_path) == before
 

@@ -186,6 +186,7 @@ def execute_all(
     mlflow : str
         URI of a tracking store, as `ledger.mlflow_logger`; each run is logged when it ends.
     """
+    out.mkdir(parents=True, exist_ok=True)  # fails before the runs, not after them
     cores = cpu_count()
     jobs = min(cores if jobs < 0 else jobs, len(runs))
     processes = None if jobs == 1 else cores if jobs == 2 else max(1, cores // jobs)

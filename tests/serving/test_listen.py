@@ -84,7 +84,7 @@ def test_bars_are_drawn_over_the_last_ones():
     assert "0.5 s  happy  narrow band" in first
     assert second.startswith("\x1b[3A")
     assert second.count("\n") == first.count("\n") == 2
-    assert "1.0 s  silence" in second
+    assert "1.0 s  no speech" in second
     assert "█" not in second
 
 

@@ -48,6 +48,7 @@ if sys.argv[2] in ("features", "corpus"):
 if "bytes" in limits:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits["bytes"], limits["bytes"]))
 if "uid" in limits:
+    import encodings.utf_8_sig
     from ser_lib.serving import bundle, training  # whose libraries root alone may read
     from ser_lib.runs import execution, index
     bundle.load("model/tiny.json")

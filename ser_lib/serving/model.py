@@ -315,14 +315,15 @@ class Model:
 
     def timeline(
         self,
-        source: decoding.Source,
+        source: Any,
+        sample_rate: float | None = None,
         *,
         name: str | None = None,
         count: Callable[[float], None] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Predict the emotion of overlapping windows of a recording, in little memory whatever its length.
 
-        `count` is as in `predict`.
+        `source`, `sample_rate` and `count` are as in `predict`.
 
         Yields
         ------
@@ -336,10 +337,11 @@ class Model:
             As `decoding.blocks`, or some samples are not numbers.
         """
         name = name or decoding.name_of(source)
+        content = readable(source, sample_rate)
         rate = self.config.audio.sample_rate
         size, step = int(WINDOW_S * rate), int(STEP_S * rate)
         waiting, start = np.empty(0, np.float32), 0  # samples, and their position in the recording
-        for part in audio.stream(source, self.config.audio, name=name):
+        for part in audio.stream(content, self.config.audio, name=name):
             if count:
                 count(len(part) / rate)
             waiting = np.concatenate([waiting, part])

@@ -18,6 +18,7 @@ RATE = 16_000
 RNG = np.random.default_rng(0)
 # The largest shift of a probability, by what is changed: a gain is a feature, and dither and hum are sounds.
 BOUNDS = {
+    "rumble of 20 Hz as loud as the speech": 0.05,
     "dither of 16 bits": 0.15, "1 dB louder": 0.05, "44.1 kHz and back": 0.1, "mains hum 45 dB below the speech": 0.3,
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ from ser_lib.evaluation import calibration, metrics, splits
 from ser_lib.features import FeatureConfig, feature_names, sets
 from ser_lib.runs import index, ledger
 from ser_lib.runs.report import REPORTS
-from ser_lib.serving import bundle, card, model
+from ser_lib.serving import bundle, card, command, model
 
 WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -49,7 +49,7 @@ FULL = ROOT / "data" / "ravdess_full.parquet"
 CITED = (  # of other people's papers, and conventions
     "Livingstone & Russo 2018", "Russo FA (2018)", "PLoS ONE 13(5)", "Zenodo record 1188976", "90 % and more",
     "of seven emotions", "the 95 % interval", "The 95 % interval", "Luna-Jiménez et al. 2021", "answer is 503", "exits with 1", "[Report 04]", "[report 07]", "Notebooks 07 and 08",
-    "notebook 08", "(Author 2020)", "within half a point", "07 needs PyTorch",
+    "notebook 08", "(Author 2020)", "within half a point", "07 needs PyTorch", "[report 06]", "Report 07,", "UTF-8", "UTF-16", "MP4, 3GP", "M4A, WebM,",
 )  # fmt: skip
 
 
@@ -92,6 +92,7 @@ def phrases_of_readme() -> list[str]:
     kept = {"accuracy": results("04_choose_and_export", metric="accuracy_of_kept")["value"].item()}
     kept["level"] = results("04_choose_and_export", metric="coverage", level=0.9)["value"].item()
     assert {name: defaults[name] for name in kept} == pytest.approx(kept, abs=0.02)
+    limits = command.serve.make_context("serve", []).params
     return [
         f"chance is {100 / len(FOUR):g} % for four emotions and {100 / len(EIGHT):g} % for eight",
         "for four and for eight emotions",
@@ -105,6 +106,7 @@ def phrases_of_readme() -> list[str]:
         f"{WORDS[round(10 * defaults['level'])]} times in ten",
         f"by {metadata()['training']['speakers']} North American actors",
         f"is {card.LICENCE.partition(',')[0]}",
+        f"may hold {limits['max_seconds_per_request']} seconds of audio",
     ]
 
 
@@ -275,7 +277,7 @@ def test_a_report_names_no_place_of_the_machine_that_made_it(page):
 
 @pytest.mark.parametrize("name", ["classic", "compact"])
 def test_a_set_has_the_columns_that_its_module_says(name):
-    (number,) = re.findall(rf"`{name}` \([^()]*?(\d+) columns", sets.__doc__)
+    (number,) = re.findall(rf"`{name}`[^`]*?(\d+) columns", sets.__doc__)
     assert len(feature_names(FeatureConfig(name))) == int(number)
 
 

@@ -61,7 +61,7 @@ def test_growth_is_measured_in_a_process_of_its_own(tiny_corpus):
 
 
 if __name__ == "__main__":
-    extraction.read_clip, tables.GROUP = counted, 500
+    extraction.read_clip, tables.ROW_GROUP = counted, 500
     with tempfile.TemporaryDirectory() as place:
         peak(500, Path(place) / "first")  # what is loaded once
         print(json.dumps([peak(n, Path(place) / str(n)) for n in (500, 5_000)]))

@@ -36,7 +36,7 @@ ACCEPTED = (
 MAX_CHANNELS = 64  # of an array; more are samples, in an array to be transposed
 
 
-def readable(source: Any, sample_rate: float | None = None) -> Path | bytes:
+def as_source(source: Any, sample_rate: float | None = None) -> Path | bytes:
     """Return a path or the content of an audio file for whatever a caller has as a recording.
 
     Parameters
@@ -54,11 +54,11 @@ def readable(source: Any, sample_rate: float | None = None) -> Path | bytes:
 
     Examples
     --------
-    >>> readable("clip.wav").name
+    >>> as_source("clip.wav").name
     'clip.wav'
-    >>> len(readable(np.zeros(16_000, np.int16), 16_000))  # of a WAV file of float32
+    >>> len(as_source(np.zeros(16_000, np.int16), 16_000))  # of a WAV file of float32
     64080
-    >>> readable(3.5)
+    >>> as_source(3.5)
     Traceback (most recent call last):
     TypeError: float is no recording; give a path, the bytes of a file, a file opened with 'rb', ...
     """
@@ -223,7 +223,7 @@ class Model:
         if given:
             reference_rows = self.reference_features(given, sample_rate=sample_rate, count=count)
         name = name or decoding.name_of(source)
-        x, shares, measured, notes = self._measure(readable(source, sample_rate), name, count)
+        x, shares, measured, notes = self._measure(as_source(source, sample_rate), name, count)
         return self._answer(x, shares, measured, notes, reference_rows)
 
     def answer(
@@ -231,7 +231,10 @@ class Model:
     ) -> dict[str, Any]:
         """As `predict`, for a loaded clip; without the voice check for sounds that are known to be no speech."""
         measured = clip.quality | (self._voice(clip) if check_voice else {})
-        x = self.features(clip)[: 0 if self._lacks_speech(measured) else 1]
+        if self._lacks_speech(measured):
+            x = np.empty((0, len(self.metadata["feature_names"])), np.float32)
+        else:
+            x = self.features(clip)
         return self._answer(x, np.ones(1), measured, clip.notes, reference_rows)
 
     def reference_features(
@@ -252,7 +255,7 @@ class Model:
         rows = [np.empty((0, len(self.metadata["feature_names"])), np.float32)]
         for i, source in enumerate(references):
             name = names[i] if names else f"{i + 1} ({decoding.name_of(source)})"
-            rows.append(self._measure(readable(source, sample_rate), f"reference {name}", count)[0])
+            rows.append(self._measure(as_source(source, sample_rate), f"reference {name}", count)[0])
             if not len(rows[-1]):
                 raise AudioError(f"reference {name}: no speech found; record a neutral sentence")
         return np.concatenate(rows)
@@ -337,7 +340,7 @@ class Model:
             As `decoding.blocks`, or some samples are not numbers.
         """
         name = name or decoding.name_of(source)
-        content = readable(source, sample_rate)
+        content = as_source(source, sample_rate)
         rate = self.config.audio.sample_rate
         size, step = int(WINDOW_S * rate), int(STEP_S * rate)
         waiting, start = np.empty(0, np.float32), 0  # samples, and their position in the recording

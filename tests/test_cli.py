@@ -27,6 +27,8 @@ from ser_lib.serving import bundle
 from ser_lib.serving.answers import as_csv
 from ser_lib.serving.command import Command
 
+# The command line prints every warning, also one of the garbage collector about another test's file.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 NAMES = ("=A1", "+1", "-1", "@x", "\tx", "-", "a=1", "")
 
 

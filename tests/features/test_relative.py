@@ -206,7 +206,7 @@ def test_relative_level_takes_out_a_gain_and_no_more(tiny_corpus):
     before = ((plain[columns] - softer[columns]).abs().mean() / spread).sort_values()
     after = (loud[columns] - soft[columns]).abs().mean() / spread
     assert (before > 0.5).sum() > 100
-    assert (after < 0.02).mean() > 0.95  # what is left: the floor of -100 dB, which does not move
+    assert (after < 0.02).mean() > 0.9  # what is left: the floor of -100 dB, which does not move
     assert after.max() < 0.5
     shifted = [name for name in columns if not np.allclose(loud[name], plain[name])]
     assert {features.family(name) for name in shifted} == {"energy", "mel", "mfcc"}

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from ser_lib import ROOT
+from ser_lib.audio import quality
 from ser_lib.cli import main
 from ser_lib.errors import ReportError
 from ser_lib.runs import execution, ledger
@@ -42,6 +43,8 @@ def clone(tmp_path):
     for name in ("ser_lib", "notebooks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "serve.py", tmp_path)
+    (tmp_path / "models").mkdir()
+    shutil.copy(quality.VOICE_WEIGHTS, tmp_path / "models")
     (tmp_path / "data").symlink_to(ROOT / "data")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     return tmp_path

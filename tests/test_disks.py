@@ -45,6 +45,9 @@ if sys.argv[2] in ("features", "corpus"):
     from ser_lib.features import extraction, tables
     for each in (extraction.build, tables.extract_to_file):
         each.__kwdefaults__["cache_dir"] = Path(limits["cache"])
+if sys.argv[2] == "data":
+    from ser_lib.corpora import ravdess
+    ravdess.fetch_ravdess.__defaults__ = (Path(limits.get("data", "new")) / "ravdess",)
 if "bytes" in limits:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits["bytes"], limits["bytes"]))
 if "uid" in limits:
@@ -172,6 +175,16 @@ def test_a_full_disk(place, small_disk, command, message):
     assert content(small_disk) == before
 
 
+@pytest.mark.parametrize("command", [["data"], ["reports", "--notebook", "01", "--out", "disk/reports"]])
+def test_a_disk_too_small_for_a_download_or_a_report(place, small_disk, command):
+    fill(small_disk)
+    command = [each.replace("disk/", f"{small_disk}/") for each in command]
+    done = call(*command, limits={"data": str(small_disk)}, cwd=place)
+    is_refused(done, str(small_disk))
+    assert "make room" in done.stderr
+    assert list(content(small_disk)) == ["filler"]
+
+
 def test_a_cache_on_a_full_disk_is_named(place, small_disk):
     fill(small_disk)
     command = ["features", "mine.csv", "t.parquet", "--set", "compact", "--jobs", "1"]
@@ -223,6 +236,7 @@ READ_ONLY = [
     ),
     (["runs", "--out", "reports", "rm", "mine"], "mine: Permission denied"),
     (["reports", "--notebook", "01", "--out", "new"], "new: Permission denied"),
+    (["data"], "new: Permission denied"),
 ]
 
 
@@ -242,6 +256,8 @@ UNREADABLE = [
     (["card", "secret.json"], "secret.json"),
     (["export", "secret.json", "out/copy.pkl"], "secret.json"),
     (["retrain", "secret.json"], "secret.json"),
+    (["serve", "--model", "secret.json"], "secret.json"),
+    (["listen", "--model", "secret.json"], "secret.json"),
     (["reports", "--grid", "secret.csv"], "secret.csv"),
     (["runs", "--out", "reports", "diff", "mine", "mine"], "metrics.json"),
     (["runs", "--out", "locked"], "locked"),

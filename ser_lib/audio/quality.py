@@ -260,11 +260,15 @@ def voice_probability(samples: np.ndarray, rate: int) -> np.ndarray:
     outputs = np.empty((len(inputs), 128), np.float32)
     for i, each in enumerate(inputs):
         gates = each + w["lstm_state"][0] @ state
-        let_in, let_out, forget = 1 / (1 + np.exp(-gates[:384].reshape(3, 128)))
+        let_in, let_out, forget = _sigmoid(gates[:384].reshape(3, 128))
         cell = forget * cell + let_in * np.tanh(gates[384:])
         outputs[i] = state = let_out * np.tanh(cell)
     scores = np.maximum(outputs, 0) @ w["output_weight"][0, :, 0] + w["output_bias"][0]
-    return 1 / (1 + np.exp(-scores))
+    return _sigmoid(scores)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
 @cache

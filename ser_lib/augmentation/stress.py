@@ -159,6 +159,95 @@ INAUDIBLE = tuple(
     )
 )  # fmt: skip
 
+# Sounds that are no speech, for the voice check.
+NOT_SPEECH = (
+    "tone", "vibrato", "chirp", "chord", "sawtooth chord", "plucked string", "guitar", "melody", "drums", "hum",
+    "clicks", "pulses", "white noise", "pink noise", "brown noise", "blue noise", "violet noise",
+    "noise in bursts",
+)  # fmt: skip
+NOISE_SLOPES = {"white": 0, "pink": -1, "brown": -2, "blue": 1, "violet": 2}  # of the power, over frequency
+
+
+def not_speech(kind: str, rng: np.random.Generator, rate: int = 16_000) -> np.ndarray:
+    """Synthesise two to five seconds of one of `NOT_SPEECH`; pitch, tempo and length are random.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+        The peak is 0.5.
+    """
+    n = int(rate * rng.uniform(2, 5))
+    time = np.arange(n) / rate
+
+    def sine(hertz: Any) -> np.ndarray:
+        return np.sin(2 * np.pi * np.cumsum(np.full(n, hertz)) / rate)
+
+    def notes(n_notes: int, sound: Any) -> np.ndarray:
+        track = np.zeros(n)
+        for start in rng.integers(0, n - rate // 4, n_notes):
+            track[start:] += sound(n - start)
+        return track
+
+    def key(seconds: np.ndarray) -> np.ndarray:
+        pitch = 220 * 2 ** (rng.choice([0, 2, 4, 5, 7, 9, 11, 12]) / 12) * rng.choice([0.5, 1, 2])
+        brightness = rng.uniform(1, 2)
+        partials = sum(np.sin(2 * np.pi * pitch * k * seconds) / k**brightness for k in range(1, 6))
+        return partials * np.exp(-3 * seconds) * (seconds < rng.uniform(0.15, 0.8))
+
+    match kind:
+        case "tone":
+            y = sine(rng.uniform(80, 2000))
+        case "vibrato":
+            y = sine(rng.uniform(100, 800) * (1 + 0.03 * np.sin(2 * np.pi * rng.uniform(4, 7) * time)))
+        case "chirp":
+            y = sine(np.linspace(rng.uniform(80, 1000), rng.uniform(500, 6000), n))
+        case "chord":
+            root = rng.uniform(110, 440)
+            y = sum(sine(root * k) / k for k in (1, 1.26, 1.5, 2, 2.52, 3))
+        case "sawtooth chord":
+            root = rng.uniform(110, 440)
+            y = sum((root * k * time) % 1 - 0.5 for k in (1, 1.2, 1.5))
+        case "plucked string":
+            y = _pluck(rng.uniform(80, 600), n, rng, rate)
+        case "guitar":
+            y = notes(n * 3 // rate, lambda left: _pluck(rng.uniform(82, 415), left, rng, rate))
+        case "melody":
+            y = notes(int(n / rate * rng.uniform(2, 6)), lambda left: key(np.arange(left) / rate))
+        case "drums":
+            y, beat = np.zeros(n), rate // 4
+            for i, start in enumerate(range(0, n - beat, beat)):
+                hit = np.arange(beat) / rate
+                sound = rng.standard_normal(beat) if i % 2 else 2 * np.sin(2 * np.pi * 60 * hit)
+                y[start : start + beat] = sound * np.exp(-hit * rng.uniform(15, 40))
+        case "hum":
+            mains = rng.choice([50, 60])
+            y = sum(np.sin(2 * np.pi * mains * k * time + rng.uniform(0, 6)) / k for k in range(1, 8))
+        case "clicks":
+            y = np.zeros(n)
+            y[rng.integers(0, n, rng.integers(3, 60))] = 1
+        case "pulses":
+            y = np.diff(np.floor(rng.uniform(80, 300) * time), prepend=0)
+        case "noise in bursts":
+            y = rng.standard_normal(n) * (1 + np.sin(2 * np.pi * rng.uniform(2, 6) * time))
+        case _:  # noise of a colour
+            hertz = np.maximum(np.fft.rfftfreq(n, 1 / rate), 20)
+            slope = NOISE_SLOPES[kind.split()[0]]
+            y = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * hertz ** (slope / 2), n)
+    return (0.5 * y / np.abs(y).max()).astype(np.float32)
+
+
+def _pluck(hertz: float, n: int, rng: np.random.Generator, rate: int) -> np.ndarray:
+    """A plucked string. Source: Karplus and Strong (1983)."""
+    from scipy.signal import lfilter
+
+    period = int(rate / hertz)
+    burst = np.zeros(n)
+    burst[:period] = rng.uniform(-1, 1, min(period, n))
+    feedback = np.zeros(period + 2)
+    feedback[[0, period, period + 1]] = 1, -0.498, -0.498
+    return lfilter([1], feedback, burst)
+
+
 # The test conditions of notebook 06.
 STRESS: tuple[Change, ...] = (
     Noise(20), Noise(10), Noise(5), Noise(20, "babble"), Noise(10, "babble"), Noise(5, "babble"),

@@ -27,6 +27,8 @@ from ser_lib.errors import CorpusError
 
 EIGHT = tuple(RAVDESS_EMOTIONS.values())
 FOUR = ("calm", "happy", "fearful", "disgust")
+# Environment variables that name the corpora of a notebook's parameter
+VARIABLES = {"other": ("SER_EMODB_DIR",), "voices": ("SER_NEMO_DIR", "SER_KOREAN_DIR")}
 CLIP_COLUMNS = (
     "clip_id", "path", "corpus", "speaker", "gender", "emotion", "intensity", "statement",
     "repetition", "duration_s", "sample_rate", "channels", "audio_sha256",
@@ -403,6 +405,18 @@ def _fill_columns(clips: pd.DataFrame) -> pd.DataFrame:
     for name, value in defaults.items():
         clips[name] = clips[name].fillna(value).replace("", value) if name in clips else value
     return clips
+
+
+def default_audio(parameter: str) -> str:
+    """The corpora, `A,B`, that a notebook's parameter means when it is empty, from the environment; "" if none.
+
+    Examples
+    --------
+    >>> default_audio("corpus")  # RAVDESS, which `find_audio` finds
+    ''
+    """
+    folders = [os.environ.get(variable, "") for variable in VARIABLES.get(parameter, ())]
+    return ",".join(folder for folder in folders if folder)
 
 
 def find_audio(folder: str | Path | None = None) -> Path | None:

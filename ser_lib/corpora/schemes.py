@@ -124,8 +124,46 @@ def _savee(path: Path) -> dict[str, Any] | None:
     }
 
 
+NEMO_EMOTIONS = {
+    "anger": "angry", "fear": "fearful", "happiness": "happy", "neutral": "neutral", "sadness": "sad",
+    "surprised": "surprised",
+}  # fmt: skip
+
+
+def _nemo(path: Path) -> dict[str, Any] | None:
+    """EB0_anger_13: speaker, emotion, sentence."""
+    match = re.fullmatch(r"([A-Z]{2}\d)_(anger|fear|happiness|neutral|sadness|surprised)_(\d+)", path.stem)
+    if not match:
+        return None
+    speaker, emotion, sentence = match.groups()
+    return {
+        "corpus": "nemo",
+        "speaker": speaker,
+        "emotion": NEMO_EMOTIONS[emotion],
+        "statement": sentence,
+    }
+
+
+KOREAN_EMOTIONS = {"000": "neutral", "001": "happy", "002": "angry", "003": "sad"}
+
+
+def _korean(path: Path) -> dict[str, Any] | None:
+    """ema00105: speaker, emotion (000 to 003), sentence."""
+    match = re.fullmatch(r"((?:em|ne)[a-o])(00[0-3])(\d\d)", path.stem)
+    if not match:
+        return None
+    speaker, emotion, sentence = match.groups()
+    return {
+        "corpus": "korean",
+        "speaker": speaker,
+        "emotion": KOREAN_EMOTIONS[emotion],
+        "statement": sentence,
+    }
+
+
 NAMING: dict[str, Callable[[Path], dict[str, Any] | None]] = {
     "ravdess": _ravdess, "emodb": _emodb, "cremad": _cremad, "tess": _tess, "savee": _savee,
+    "nemo": _nemo, "korean": _korean,
 }  # fmt: skip
 
 # For the model card.
@@ -135,6 +173,8 @@ CORPORA = {
     "emodb": "EMO-DB (Burkhardt et al. 2005): acted, German, ten sentences, studio recordings",
     "cremad": "CREMA-D (Cao et al. 2014): acted, North American English, twelve sentences",
     "tess": "TESS (Pichora-Fuller & Dupuis 2020): acted by two women, English, single words in one sentence",
+    "nemo": "nEMO (Christop 2024): acted, Polish, 90 sentences",
+    "korean": "the emotional part of the emotiontts open database: acted, Korean",
     "savee": "SAVEE (Haq & Jackson 2009): acted by four men, British English, studio recordings",
 }
 

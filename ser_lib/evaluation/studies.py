@@ -1,20 +1,24 @@
 """Studies that the notebooks report, each under its heading.
 
 Learning curve; importance of feature families; one change at a time; leakage; transfer between corpora;
-robustness to distortions; human listeners.
+robustness to distortions; the voice check; human listeners.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from ser_lib.augmentation import Change
+from ser_lib import audio
+from ser_lib.audio import quality
+from ser_lib.augmentation import Change, Noise, stress
 from ser_lib.corpora import identity
+from ser_lib.errors import AudioError
 from ser_lib.evaluation import comparison, cross_validation, guard, metrics, splits
 from ser_lib.evaluation.cross_validation import Job
 from ser_lib.features import FeatureConfig, extraction, family, tables
@@ -332,6 +336,57 @@ def probability_shifts(predictions: pd.DataFrame) -> pd.DataFrame:
         other = part["predicted"].to_numpy() != before["predicted"].to_numpy()
         rows[condition] = [np.median(shift), np.quantile(shift, 0.95), shift.max(), other.mean()]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["median", "95 %", "largest", "other answer"])
+
+
+# --- the voice check -------------------------------------------------------------------------------
+
+
+def voice_check(
+    recordings: Mapping[str, Sequence[str]], *, sounds: int = 40, seed: int = 0, n_jobs: int = -1
+) -> pd.DataFrame:
+    """Return the share of recordings of speech, and of sounds that are no speech, that get an answer.
+
+    Parameters
+    ----------
+    recordings : mapping of str to sequence of paths
+        Of speech, by the name of their corpus. Each is tested as it is, and with white noise at 10 dB.
+    sounds : int
+        Of each kind in `stress.NOT_SPEECH`; no file is needed for these.
+
+    Returns
+    -------
+    DataFrame
+        `sound` (a corpus or a kind), `speech` (whether it is), `n` and `answered`, a share.
+
+    Examples
+    --------
+    >>> voice_check({}, sounds=2, n_jobs=1).iloc[0].to_dict()
+    {'sound': 'tone', 'speech': False, 'n': 2, 'answered': 0.0}
+    """
+    tested: list[tuple[str, bool, Any]] = []
+    for corpus, paths in recordings.items():
+        for change in (None, Noise(10)):
+            name = f"{corpus}, {change.name}" if change else corpus
+            tested += [(name, True, (path, change)) for path in paths]
+    for kind in stress.NOT_SPEECH:
+        tested += [(kind, False, (kind, seed + i)) for i in range(sounds)]
+    answered = map_parallel(_has_speech, [each for _, _, each in tested], n_jobs=n_jobs, what="voice check")
+    rows = pd.DataFrame([row[:2] for row in tested], columns=["sound", "speech"]).assign(answered=list(answered))
+    groups = rows.groupby(["sound", "speech"], sort=False)["answered"]
+    return groups.agg(n="size", answered="mean").reset_index()
+
+
+def _has_speech(tested: tuple[str, Any]) -> bool:
+    what, how = tested
+    try:
+        if what in stress.NOT_SPEECH:
+            rng = np.random.default_rng([how, stress.NOT_SPEECH.index(what)])
+            clip = audio.prepare(stress.not_speech(what, rng)[:, None], 16_000, name=what)
+        else:
+            clip = audio.load(what, change=how)
+    except AudioError:  # silent once clicks are removed, for example
+        return False
+    return quality.voice(clip.samples, clip.sample_rate)["speech_s"] >= quality.VOICE_LEAST_S
 
 
 # --- human listeners -------------------------------------------------------------------------------

@@ -271,8 +271,8 @@ def _recording_hashes(notebook: str, values: Mapping[str, Any]) -> dict[str, str
         if parameter.kind != "CORPUS":
             continue
         source = values[name]
-        if not source and name != "corpus":  # the second corpus is EMO-DB by default
-            source = os.environ.get("SER_EMODB_DIR", "")
+        if not source and name != "corpus":
+            source = corpora.default_audio(name)
             if not source:
                 continue
         table = parameters.corpus_clips(source)

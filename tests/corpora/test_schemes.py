@@ -47,6 +47,16 @@ NAMES = [
     ("savee", "JK/n30", ("savee", "JK", "male", "neutral", None, "n30", None)),
     ("savee", "KL/sa05", ("savee", "KL", "male", "sad", None, "sa05", None)),
     ("savee", "KL_su15", ("savee", "KL", "male", "surprised", None, "su15", None)),
+    ("nemo", "EB0_anger_13", ("nemo", "EB0", None, "angry", None, "13", None)),
+    ("nemo", "MK0_fear_1", ("nemo", "MK0", None, "fearful", None, "1", None)),
+    ("nemo", "KS0_happiness_90", ("nemo", "KS0", None, "happy", None, "90", None)),
+    ("nemo", "WR0_neutral_20", ("nemo", "WR0", None, "neutral", None, "20", None)),
+    ("nemo", "TP0_sadness_7", ("nemo", "TP0", None, "sad", None, "7", None)),
+    ("nemo", "IC0_surprised_31", ("nemo", "IC0", None, "surprised", None, "31", None)),
+    ("korean", "ema00001", ("korean", "ema", None, "neutral", None, "01", None)),
+    ("korean", "neo00105", ("korean", "neo", None, "happy", None, "05", None)),
+    ("korean", "nec00203", ("korean", "nec", None, "angry", None, "03", None)),
+    ("korean", "emh00302", ("korean", "emh", None, "sad", None, "02", None)),
 ]
 
 

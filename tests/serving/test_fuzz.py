@@ -1,6 +1,6 @@
 """Mutated clips of every format, and bytes of no format, against a running server: never a 5xx, a hang or growth.
 
-300 of them by default; `SER_FUZZ=20000 make test ARGS="tests/test_fuzz.py"` for a night.
+300 of them by default; `SER_FUZZ=20000 make test ARGS="tests/serving/test_fuzz.py"` for a night.
 """
 
 from __future__ import annotations

@@ -203,10 +203,10 @@ def not_speech(kind: str, rng: np.random.Generator, rate: int = 16_000) -> np.nd
             y = sine(np.linspace(rng.uniform(80, 1000), rng.uniform(500, 6000), n))
         case "chord":
             root = rng.uniform(110, 440)
-            y = sum(sine(root * k) / k for k in (1, 1.26, 1.5, 2, 2.52, 3))
+            y = np.sum([sine(root * k) / k for k in (1, 1.26, 1.5, 2, 2.52, 3)], axis=0)
         case "sawtooth chord":
             root = rng.uniform(110, 440)
-            y = sum((root * k * time) % 1 - 0.5 for k in (1, 1.2, 1.5))
+            y = np.sum([(root * k * time) % 1 - 0.5 for k in (1, 1.2, 1.5)], axis=0)
         case "plucked string":
             y = _pluck(rng.uniform(80, 600), n, rng, rate)
         case "guitar":
@@ -221,7 +221,9 @@ def not_speech(kind: str, rng: np.random.Generator, rate: int = 16_000) -> np.nd
                 y[start : start + beat] = sound * np.exp(-hit * rng.uniform(15, 40))
         case "hum":
             mains = rng.choice([50, 60])
-            y = sum(np.sin(2 * np.pi * mains * k * time + rng.uniform(0, 6)) / k for k in range(1, 8))
+            y = np.sum(
+                [np.sin(2 * np.pi * mains * k * time + rng.uniform(0, 6)) / k for k in range(1, 8)], axis=0
+            )
         case "clicks":
             y = np.zeros(n)
             y[rng.integers(0, n, rng.integers(3, 60))] = 1

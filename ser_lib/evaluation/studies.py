@@ -371,7 +371,9 @@ def voice_check(
     for kind in stress.NOT_SPEECH:
         tested += [(kind, False, (kind, seed + i)) for i in range(sounds)]
     answered = map_parallel(_has_speech, [each for _, _, each in tested], n_jobs=n_jobs, what="voice check")
-    rows = pd.DataFrame([row[:2] for row in tested], columns=["sound", "speech"]).assign(answered=list(answered))
+    rows = pd.DataFrame([row[:2] for row in tested], columns=["sound", "speech"]).assign(
+        answered=list(answered)
+    )
     groups = rows.groupby(["sound", "speech"], sort=False)["answered"]
     return groups.agg(n="size", answered="mean").reset_index()
 

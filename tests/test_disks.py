@@ -28,7 +28,7 @@ from ser_lib.cli import main
 from ser_lib.errors import SerError, explain
 from ser_lib.features import FeatureConfig, tables
 from ser_lib.runs import index, ledger
-from ser_lib.serving import answers, bundle, training
+from ser_lib.serving import answers, training
 
 resource = pytest.importorskip("resource", reason="limits of a process are set with `resource`, on Unix")
 
@@ -373,40 +373,6 @@ def test_no_device_is_replaced(tmp_path):
     with pytest.raises(IsADirectoryError) as caught:
         write_file(tmp_path, "x")
     assert explain(caught.value) == f"{tmp_path}: Is a directory; give the name of a file"
-
-
-@pytest.mark.parametrize("fails", ["ser.pkl", "ser.json", "content"])
-@pytest.mark.parametrize("present", [True, False])
-def test_a_model_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, fails, present):
-    path = tmp_path / "ser.json"
-    if present:
-        save_tiny(path)
-    before = content(tmp_path)
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    move, write = Path.replace, Path.write_bytes
-    attempts = []
-
-    def broken_move(self, target):
-        if Path(target).name == fails and not attempts:
-            attempts.append(target)
-            raise full
-        return move(self, target)
-
-    def broken_write(self, data):
-        if fails == "content" and len(data) > 10_000:
-            write(self, data[:5_000])
-            raise full
-        return write(self, data)
-
-    monkeypatch.setattr(Path, "replace", broken_move)
-    monkeypatch.setattr(Path, "write_bytes", broken_write)
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        save_tiny(path, licence="other")
-    assert Path(caught.value.filename).suffix in (".pkl", ".json")
-    monkeypatch.undo()
-    assert content(tmp_path) == before
-    if present:
-        assert "licence" not in bundle.load(path).metadata
 
 
 def test_retraining_on_a_full_disk_leaves_the_model(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -385,6 +386,13 @@ def test_a_malformed_field_is_one_line(tiny, field, value):
     assert re.fullmatch(r"\S+tiny\.json: .*; .*`python -m ser_lib .*", refusal(tiny))
 
 
+def test_a_malformed_field_is_shown_in_part(tiny):
+    edit(tiny, classes="angry" * 30)
+    assert f"{tiny}: classes is {repr('angry' * 30)[:60]}, not a list" in refusal(tiny)
+    edit(tiny, classes=sorted(FOUR), temperatures={"emotion": 1.5})
+    assert f"{tiny}: no temperature of intensity, enrolled; {bundle.RETRAIN}" in refusal(tiny)
+
+
 def test_an_altered_score_is_refused(tiny, capsys):
     about = json.loads(tiny.read_text(encoding="utf-8"))
     tiny.write_text(json.dumps(about | {"headline": {"uar": 0.99}}), encoding="utf-8")
@@ -399,6 +407,8 @@ def test_metadata_without_its_hash_are_refused(tiny):
     del about["metadata_sha256"]
     tiny.write_text(json.dumps(about), encoding="utf-8")
     assert "without metadata_sha256" in refusal(tiny)
+    save_tiny(tiny)  # in its place
+    assert "metadata_sha256" in bundle.load(tiny).metadata
 
 
 def test_the_layout_of_the_metadata_does_not_matter(tiny):
@@ -534,6 +544,40 @@ def test_the_same_model_keeps_its_date(tmp_path):
     path.write_text("{}", encoding="utf-8")
     save_tiny(path, created="2022-02-03")
     assert bundle.read_metadata(path)["created"] == "2022-02-03"
+
+
+@pytest.mark.parametrize("fails", ["ser.pkl", "ser.json", "content"])
+@pytest.mark.parametrize("present", [True, False])
+def test_a_model_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, fails, present):
+    path = tmp_path / "ser.json"
+    if present:
+        save_tiny(path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    move, write = Path.replace, Path.write_bytes
+    attempts = []
+
+    def broken_move(self, target):
+        if Path(target).name == fails and not attempts:
+            attempts.append(target)
+            raise full
+        return move(self, target)
+
+    def broken_write(self, data):
+        if fails == "content" and len(data) > 10_000:
+            write(self, data[:5_000])
+            raise full
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "replace", broken_move)
+    monkeypatch.setattr(Path, "write_bytes", broken_write)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_tiny(path, licence="other")
+    assert Path(caught.value.filename).suffix in (".pkl", ".json")
+    monkeypatch.undo()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    if present:
+        assert "licence" not in bundle.load(path).metadata
 
 
 def test_a_library_that_is_not_there_is_absent(monkeypatch):

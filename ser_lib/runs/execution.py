@@ -161,7 +161,6 @@ def failed_runs(out: Path = REPORTS, notebooks: Sequence[str] = ()) -> list[Run]
 
 # --- executing ------------------------------------------------------------------------------------
 
-LOW_PRIORITY = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10)  # on Windows, elsewhere
 POLL_S = 0.5  # seconds between looks at another process's run, and at the memory of a run
 
 
@@ -197,11 +196,10 @@ def execute_all(
 
         def execute_after(earlier: list[Future[Path]], run: Run) -> Path:
             wait(earlier)
-            yields = run.name not in read and not earlier
-            return execute(run, out, force=force, processes=processes, yields=yields, say=shown.say)
+            return execute(run, out, force=force, processes=processes, say=shown.say)
 
         started: dict[Future[Path], Run] = {}
-        read = {name for run in runs for name in read_by(run)}  # the rest fill the time that these leave
+        read = {name for run in runs for name in read_by(run)}
         for run in sorted(runs, key=lambda run: run.name not in read):  # those that others read come first
             earlier = [future for future, other in started.items() if other.name in read_by(run)]
             started[pool.submit(execute_after, earlier, run)] = run
@@ -242,7 +240,6 @@ def execute(
     *,
     force: bool = False,
     processes: int | None = None,
-    yields: bool = False,
     say: Callable[[str], object] = print,
 ) -> Path:
     """Execute one run, unless nothing it depends on has changed since it was done, and return its folder.
@@ -255,8 +252,6 @@ def execute(
         Execute it in any case.
     processes : int
         Its share of the cores, where several runs are executed at a time; their output goes to a file.
-    yields : bool
-        Whether other processes come first on a busy core.
 
     Raises
     ------
@@ -283,7 +278,7 @@ def execute(
     given = "".join(f" {name}={value}" for name, value in run.parameters.items())
     say(f"{run.name}: {run.notebook}{given}{again}")
     began = time.perf_counter()
-    code = _execute_in_process(running, processes, yields)
+    code = _execute_in_process(running, processes)
     seconds = round(time.perf_counter() - began, 1)
     if code:
         error = ledger.read_metrics(running)["run"].get("error", f"its process ended with {code}")
@@ -305,7 +300,7 @@ def _would_lose_results(name: str, row: Mapping[str, Any], out: Path) -> bool:
 # --- in the run's own process ---------------------------------------------------------------------
 
 
-def _execute_in_process(running: Path, processes: int | None, yields: bool) -> int:
+def _execute_in_process(running: Path, processes: int | None) -> int:
     """Run `execute_here` in a new process and return its exit code."""
     environment = os.environ | {ledger.FOLDER_VARIABLE: str(running.resolve()), "TQDM_DISABLE": "1"}
     if processes:
@@ -316,9 +311,6 @@ def _execute_in_process(running: Path, processes: int | None, yields: bool) -> i
         quiet: dict[str, Any] = {"stdout": errors, "stderr": errors} if processes else {}
         # its standard input ends when this process does, and then it ends too
         with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **quiet) as child:
-            if yields:
-                with contextlib.suppress(psutil.Error):  # it has just ended
-                    psutil.Process(child.pid).nice(LOW_PRIORITY)
             code = child.wait()
     if not code or not log.stat().st_size:
         log.unlink()

@@ -241,18 +241,3 @@ def test_the_page_tells_what_is_kept_and_else_is_the_same(record, tmp_path):
     assert "Made from recordings in an earlier run: mel." in text
     assert "<dt>from an earlier run</dt><dd>mel</dd>" in text
     assert text.count('alt="Figure mel: from an earlier run"') == 1
-
-
-def test_runs_that_no_other_waits_for_leave_the_processor_to_those(tmp_path, monkeypatch):
-    low = {}
-
-    def priority(running, processes, yields):
-        low[running.stem] = yields
-        return 0
-
-    monkeypatch.setattr(execution, "_execute_in_process", priority)
-    monkeypatch.setattr(ledger, "new_row", lambda notebook, *_: NEW | {"notebook": notebook})
-    monkeypatch.setattr(execution.index, "write_index", lambda *_: None)
-    runs = [run for run in execution.RUNS if run.name in ("01_eda", "03_eight", "04_choose_and_export")]
-    execution.execute_all(runs, tmp_path, jobs=2, say=lambda _: None)
-    assert low == {"01_eda": True, "03_eight": False, "04_choose_and_export": False}

@@ -55,15 +55,15 @@ def spread(score: dict[str, Any], form: str = ".1f") -> str:
     return f"{value} % ({low} to {high})"
 
 
-def _voice(check: dict[str, Any] | None) -> str:
+def _voice(check: dict[str, Any] | None, corpora: set[str]) -> str:
     """The paragraph on `studies.voice_check`."""
     if not check:
         return ""
+    details = "; the report `06_stress_and_transfer` shows which, and how many recordings of speech pass"
     return (
         "**Not speech.** A recording without speech gets no emotion (Silero VAD, "
         f"`audio.quality.voice`). Of {check['sounds']} synthesised sounds that are no speech, "
-        f"{_percent(check['answered'])} get an answer; the report `06_stress_and_transfer` shows which, and how many "
-        "recordings of speech pass.\n\n"
+        f"{_percent(check['answered'])} get an answer{details if corpora <= RAVDESS else ''}.\n\n"
     )
 
 
@@ -140,7 +140,7 @@ Data hash `{training["data_hash"]}`.
 | weighted F1 | {interval("weighted_f1")} |
 | ECE after calibration (15 bins, fitted on inner folds) | {_percent(metadata["ece"])} |
 {intensity_row or ""}
-{recall}{groups}{_voice(metadata.get("voice_check"))}**Limits.** {STUDIO if set(corpora) <= RAVDESS else ELSEWHERE}
+{recall}{groups}{_voice(metadata.get("voice_check"), set(corpora))}**Limits.** {STUDIO if set(corpora) <= RAVDESS else ELSEWHERE}
 
 **Licence.** {metadata["licence"]}. The code has its own licence (MIT).
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
 import sqlite3
 import sys
 import warnings
@@ -44,6 +45,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of a pipe has left, as `head` does; click ends quietly
             raise
+        _drop_unwritten()
         raise click.ClickException(explain(error)) from error
     except sqlite3.Error as error:
         raise click.ClickException(
@@ -54,6 +56,14 @@ def one_line_errors() -> Iterator[None]:
         if arrow is None or not isinstance(error, arrow.ArrowException):
             raise
         raise click.ClickException(" ".join(str(error).split())) from error
+
+
+def _drop_unwritten() -> None:
+    """Drop the output that a full disk did not take; Python would try again at its end, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Command(click.Command):

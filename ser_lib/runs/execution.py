@@ -186,11 +186,11 @@ def execute_all(
     mlflow : str
         URI of a tracking store, as `ledger.mlflow_logger`; each run is logged when it ends.
     """
+    log = ledger.mlflow_logger(mlflow, out) if mlflow else lambda name: None
     out.mkdir(parents=True, exist_ok=True)  # fails before the runs, not after them
     cores = cpu_count()
     jobs = min(cores if jobs < 0 else jobs, len(runs))
     processes = None if jobs == 1 else cores if jobs == 2 else max(1, cores // jobs)
-    log = ledger.mlflow_logger(mlflow, out) if mlflow else lambda name: None
     errors = []
     with Display([run.name for run in runs], out, say) as shown, ThreadPoolExecutor(jobs) as pool:
 

@@ -65,7 +65,7 @@ def save_tiny(path: Path, **about):
     settings |= {"least_speech_s": 0.0}  # the clips of these tests are synthesised
     settings |= {"temperatures": {"emotion": 1.5, "intensity": 1.0, "enrolled": 1.2}}
     known = {"typical": Typical.of(X), "speakers": Speakers(X.mean(axis=0), X.var(axis=0))}
-    bundle.save(small, path, config=FeatureConfig("compact"), **known, **settings | about)
+    bundle.save(small, path, config=FeatureConfig("compact"), **known | settings | about)
     return small["emotion"], X
 
 

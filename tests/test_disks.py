@@ -15,6 +15,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,6 +30,7 @@ from ser_lib.errors import SerError, explain
 from ser_lib.features import FeatureConfig, tables
 from ser_lib.runs import index, ledger
 from ser_lib.serving import answers, training
+from ser_lib.serving.command import one_line_errors
 
 resource = pytest.importorskip("resource", reason="limits of a process are set with `resource`, on Unix")
 
@@ -211,6 +213,12 @@ def test_output_to_a_full_disk(place, command):
             timeout=120,
         )
     is_refused(done, "Error: No space left on device; make room")
+
+
+def test_an_error_without_a_console_is_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(click.ClickException, match="ser.pkl: Permission denied"), one_line_errors():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "ser.pkl")
 
 
 def test_a_reader_that_leaves_is_no_error(place):

@@ -60,6 +60,8 @@ def one_line_errors() -> Iterator[None]:
 
 def _drop_unwritten() -> None:
     """Drop the output that a full disk did not take; Python would try again at its end, and exit with 120."""
+    if sys.stdout is None:  # a window without a console
+        return
     try:
         sys.stdout.flush()
     except OSError:

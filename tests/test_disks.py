@@ -217,7 +217,7 @@ def test_output_to_a_full_disk(place, command):
 
 def test_an_error_without_a_console_is_one_line(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(click.ClickException, match="ser.pkl: Permission denied"), one_line_errors():
+    with pytest.raises(click.ClickException, match=r"ser\.pkl: Permission denied"), one_line_errors():
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "ser.pkl")
 
 
